@@ -1,0 +1,1 @@
+"""The messaging between tiers: one port, an adapter each for SQLite and Kafka."""
