@@ -1,0 +1,184 @@
+"""The catalog of series: what rows are about, as small integers.
+
+A *series* is what is left of a stream after policy, in one cluster of one tenant. Points, accumulators and the states
+of streams name it by its slot; the texts come back only when rows leave.
+
+Rules:
+1. A slot is never reused while the process lives, so that rows in flight keep their meaning.
+2. Budgets: a series beyond ``series_per_tenant_max`` or ``series_per_metric_max`` is folded into the series of the same
+   service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
+   series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
+3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catchment.identity import canonical_attributes, series_id
+from catchment.limits import Limits
+
+OVERFLOW_ATTRIBUTES = canonical_attributes({"otel.metric.overflow": True})
+OVERFLOW_METRIC = "otel.overflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where rows belong: a tenant's cluster."""
+
+    tenant: str
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series in one place."""
+
+    place: int
+    service: str
+    metric: str
+    kind: str
+    unit: str
+    attributes: str
+    series_id: int
+
+
+class _TextColumn:
+    """One text of every series, as codes into the distinct texts."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._texts: list[str] = []
+        self._of_series = array("i")
+
+    def append(self, text: str) -> None:
+        code = self._codes.setdefault(text, len(self._texts))
+        if code == len(self._texts):
+            self._texts.append(text)
+        self._of_series.append(code)
+
+    def take(self, slots: npt.NDArray[np.int64]) -> pa.DictionaryArray:
+        """The texts of some series; the dictionary holds no text of any other (they may be another tenant's)."""
+        codes = np.frombuffer(self._of_series, np.int32)[slots]
+        used, renumbered = np.unique(codes, return_inverse=True)
+        texts = pa.array([self._texts[code] for code in used.tolist()], pa.string())
+        return pa.DictionaryArray.from_arrays(pa.array(renumbered.astype(np.int32)), texts)
+
+
+TEXT_COLUMNS = ("cluster", "service", "metric", "kind", "unit", "attributes")
+
+
+class Catalog:
+    """Slots of places and series, and the budgets of tenants and metrics."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.places: list[Place] = []
+        self._place_slots: dict[Place, int] = {}
+        self.series: list[Series] = []
+        self._series_slots: dict[tuple[int, int], int] = {}
+        self._per_tenant: Counter[str] = Counter()
+        self._per_metric: Counter[tuple[str, str]] = Counter()
+        self._overflow_per_tenant: Counter[str] = Counter()
+        self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
+        self._ids = array("Q")
+        self._places_of_series = array("i")
+
+    def place(self, tenant: str, cluster: str) -> int:
+        """The slot of a place."""
+        place = Place(tenant, cluster)
+        slot = self._place_slots.get(place)
+        if slot is None:
+            slot = self._place_slots[place] = len(self.places)
+            self.places.append(place)
+        return slot
+
+    def slot(self, place: int, service: str, metric: str, kind: str, unit: str, attributes: str) -> tuple[int, str]:
+        """The slot of a series, folded where a budget is reached.
+
+        Returns:
+            The slot, and the reason of the fold ("" where there is none): ``overflow_tenant`` or ``overflow_metric``.
+        """
+        tenant = self.places[place].tenant
+        identity = series_id(tenant, service, metric, kind, unit, attributes)
+        known = self._series_slots.get((place, identity))
+        if known is not None:
+            return known, ""
+        reason = self._over_budget(tenant, metric)
+        if not reason:
+            self._per_tenant[tenant] += 1
+            self._per_metric[tenant, metric] += 1
+            return self._add(Series(place, service, metric, kind, unit, attributes, identity)), ""
+        return self._overflow(place, service, metric, kind, unit), reason
+
+    def restore(self, tenant: str, cluster: str, series: Series) -> int:
+        """Put a persisted series back; budgets count it."""
+        place = self.place(tenant, cluster)
+        known = self._series_slots.get((place, series.series_id))
+        if known is not None:
+            return known
+        if series.attributes != OVERFLOW_ATTRIBUTES:
+            self._per_tenant[tenant] += 1
+            self._per_metric[tenant, series.metric] += 1
+        else:
+            self._overflow_per_tenant[tenant] += 1
+        return self._add(
+            Series(
+                place,
+                series.service,
+                series.metric,
+                series.kind,
+                series.unit,
+                series.attributes,
+                series.series_id,
+            )
+        )
+
+    def _over_budget(self, tenant: str, metric: str) -> str:
+        if self._per_tenant[tenant] >= self._limits.series_per_tenant_max:
+            return "overflow_tenant"
+        if self._per_metric[tenant, metric] >= self._limits.series_per_metric_max:
+            return "overflow_metric"
+        return ""
+
+    def _overflow(self, place: int, service: str, metric: str, kind: str, unit: str) -> int:
+        tenant = self.places[place].tenant
+        identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
+        known = self._series_slots.get((place, identity))
+        if known is not None:
+            return known
+        if self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1:
+            service, metric, unit = "", OVERFLOW_METRIC, ""
+            identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
+            known = self._series_slots.get((place, identity))
+            if known is not None:
+                return known
+        self._overflow_per_tenant[tenant] += 1
+        return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity))
+
+    def _add(self, series: Series) -> int:
+        slot = len(self.series)
+        self.series.append(series)
+        self._series_slots[series.place, series.series_id] = slot
+        for name, column in self._texts.items():
+            column.append(self.places[series.place].cluster if name == "cluster" else getattr(series, name))
+        self._ids.append(series.series_id)
+        self._places_of_series.append(series.place)
+        return slot
+
+    def key_columns(self, slots: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        """The key columns of some series, by slot: cluster, service, metric, kind, unit, attributes, series_id."""
+        columns: dict[str, pa.Array] = {name: column.take(slots) for name, column in self._texts.items()}
+        columns["series_id"] = pa.array(np.frombuffer(self._ids, np.uint64)[slots])
+        return columns
+
+    def places_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """The place slot of some series."""
+        of_series: npt.NDArray[np.int32] = np.frombuffer(self._places_of_series, np.int32)[slots]
+        return of_series

@@ -1,0 +1,256 @@
+"""The edge's pure core: requests in, rows out; no clock, no socket, no disk.
+
+    stage(requests)   decode, check, identify           → outcomes for the senders, points to apply
+    apply(staged)     only after the requests are durable → accumulated partial rows
+    drain(now_ns)     at a flush                         → rows of all lanes by tenant, and the state to persist with them
+
+Rules:
+1. `apply` is called in the order of the inbox. What is applied is exactly what a later replay of the inbox would apply.
+2. `drain` hands out everything applied since the last one. If its flush fails, `put_back` takes it back whole; rows are
+   partials, so nothing has to be undone in the state of lives.
+3. Lives are evicted at a drain only, and only while nothing is staged: staged points name them by row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from catchment.algebra.merge import merge
+from catchment.columns import LANES
+from catchment.errors import Invalid
+from catchment.limits import Limits
+from catchment.windows import NANOSECONDS, of_increases
+from collectors.catalog import Catalog
+from collectors.contributions import Contribution, Contributions, Rows
+from collectors.decode import wire
+from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
+from collectors.identify import Identifier, Kind
+from collectors.lives import Lives
+from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_stale
+from collectors.policy import Policy
+from collectors.records import Outcome, Received
+from collectors.reasons import MEANING
+from collectors.seen import SeenPoints
+from collectors.staged import Staged, refusal_message, stage
+from collectors.tally import Tally
+
+_METRICS = LANES["metrics_cluster"]
+# Partial rows of this many chunks are merged into one, so that a long flush stays as small as its series.
+_CHUNKS_MERGED = 8
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A sign of life of a cluster."""
+
+    labels: str
+    heartbeat_ns: int
+    policy_version: str
+
+
+@dataclass
+class Drained:
+    """What a flush takes: rows by tenant, digests and counts by place, signs of life."""
+
+    rows: dict[str, pa.Table]
+    digests: Counter[tuple[int, int]]
+    tally: dict[tuple[int, str, str], int]
+    heard: dict[int, Heard]
+
+
+class Edge:
+    """One collector's decoding, state and accumulators."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        policy: Policy,
+        *,
+        window_seconds: int,
+        catalog: Catalog,
+        lives: Lives,
+        seen: SeenPoints,
+    ) -> None:
+        self.limits = limits
+        self.policy = policy
+        self.window_seconds = window_seconds
+        self.catalog = catalog
+        self.lives = lives
+        self.seen = seen
+        self.tally = Tally(catalog, lives)
+        self.staged_outstanding = 0
+        self._identifier = Identifier(limits, policy, catalog, lives)
+        self._pending = Staged()
+        self._rows: dict[str, list[pa.Table]] = {}
+        self._digests: Counter[tuple[int, int]] = Counter()
+        self._heard: dict[int, Heard] = {}
+
+    def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
+        """Decode, check and identify requests, all in one go.
+
+        Args:
+            requests: as received.
+            payloads: their uncompressed protobuf, one each.
+
+        Returns:
+            The outcome of each request (`Invalid` for one that cannot be decoded; it hurts no other), and the points.
+        """
+        outcomes: list[Outcome | Invalid] = [Outcome() for _ in requests]
+        try:
+            decoded = wire.decode(payloads)
+            good = list(range(len(requests)))
+        except Invalid:
+            outcomes, good = _each_alone(payloads)
+            if not good:
+                return outcomes, Staged()
+            decoded = wire.decode([payloads[i] for i in good])
+        places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
+        received_ns = np.array([requests[i].received_ns for i in good], np.int64)
+        staged = stage(decoded, places, received_ns, self._identifier, self.limits)
+        for i, refused in zip(good, staged.refused, strict=True):
+            if refused:
+                outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING))
+        self.staged_outstanding += 1
+        return outcomes, staged
+
+    def apply(self, staged: Staged, requests: Sequence[Received]) -> None:
+        """Take staged points of durable requests into account."""
+        self.staged_outstanding -= 1
+        for (place, reason, unit), count in staged.tally.items():
+            self.tally.add(place, reason, unit, count)
+        staged.tally.clear()
+        for request in requests:
+            self._hear(request)
+        self._pending.take_in(staged)
+        if self._pending.points >= self.limits.points_per_chunk_max:
+            self._aggregate(sweep_now_ns=None)
+
+    def discard(self, staged: Staged) -> None:
+        """Forget staged points: their requests were not made durable and were refused."""
+        del staged
+        self.staged_outstanding -= 1
+
+    def drain(self, now_ns: int) -> Drained:
+        """Hand out all that was applied.
+
+        Args:
+            now_ns: the time of the flush: gauges whose staleness is over by then are integrated.
+        """
+        self._aggregate(sweep_now_ns=now_ns)
+        rows = {tenant: _merged(tables) for tenant, tables in self._rows.items()}
+        drained = Drained(rows, self._digests, self.tally.drain(), self._heard)
+        self._rows, self._digests, self._heard = {}, Counter(), {}
+        return drained
+
+    def put_back(self, drained: Drained) -> None:
+        """Take back what a failed flush drained."""
+        for tenant, table in drained.rows.items():
+            self._rows.setdefault(tenant, []).append(table)
+        self._add_digests(drained.digests)
+        self.tally.put_back(drained.tally)
+        for place, heard in drained.heard.items():
+            if place not in self._heard or self._heard[place].heartbeat_ns < heard.heartbeat_ns:
+                self._heard[place] = heard
+
+    def evict_idle(self, now_ns: int) -> int:
+        """Drop lives without points for ``stream_idle_seconds``, dead ones, and the oldest where the table is full.
+
+        Returns:
+            How many were dropped.
+        """
+        size = len(self.lives)
+        if self.staged_outstanding or not size:
+            return 0
+        state = self.lives.columns
+        keep = ~state.dead[:size] & (
+            (state.time_ns[:size] >= now_ns - self.limits.stream_idle_seconds * NANOSECONDS) | state.held[:size]
+        )
+        if keep.sum() > self.limits.streams_max * 0.9:
+            # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused.
+            oldest = np.argpartition(state.time_ns[:size], size // 10)[: size // 10]
+            keep[oldest] = False
+        dropped = int(size - keep.sum())
+        # Renumbering costs; a few rows more do not.
+        if dropped <= size // 100:
+            return 0
+        self._identifier.forget_evicted(self.lives.evict(keep))
+        return dropped
+
+    def _hear(self, request: Received) -> None:
+        place = self.catalog.place(request.tenant, request.cluster)
+        known = self._heard.get(place)
+        if known is None or known.heartbeat_ns < request.received_ns:
+            self._heard[place] = Heard(request.labels, request.received_ns, request.policy_version)
+
+    def _aggregate(self, sweep_now_ns: int | None) -> None:
+        """Turn pending points into partial rows."""
+        pending, self._pending = self._pending, Staged()
+        out = Contributions(self.window_seconds)
+        staleness_ns = self.limits.staleness_seconds * NANOSECONDS
+        for kind, number_parts in pending.numbers.items():
+            numbers = NumberPoints.concat(number_parts)
+            if kind is Kind.COUNTER:
+                counters(self.lives, numbers, out, self.tally)
+            elif kind is Kind.DELTA:
+                deltas(self.lives, numbers, out, self.seen, self.tally)
+            else:
+                gauges(self.lives, numbers, out, self.seen, staleness_ns, self.tally)
+        for kind, histogram_parts in pending.histograms.items():
+            histograms = HistogramPoints.concat(histogram_parts)
+            if kind in (Kind.HISTOGRAM_DELTA, Kind.EXPONENTIAL_DELTA):
+                histogram_deltas(self.lives, histograms, out, self.seen, self.tally)
+            else:
+                cumulative_histograms(self.lives, histograms, out, self.tally)
+        for life, instant_ns, exemplars in pending.exemplars:
+            window_ns = of_increases(instant_ns, self.window_seconds)
+            out.add(Contribution(self.lives.columns.series[life], window_ns, exemplars=exemplars))
+        if sweep_now_ns is not None:
+            sweep_stale(self.lives, sweep_now_ns, staleness_ns, out)
+        rows = out.rows(self.catalog)
+        if rows is not None:
+            self._keep(rows)
+
+    def _keep(self, rows: Rows) -> None:
+        places = self.catalog.places_of(rows.series.astype(np.int64))
+        windows_ns = rows.table["window_start_ns"].to_numpy()
+        pairs, inverse = np.unique(np.stack([places.astype(np.int64), windows_ns]), axis=1, return_inverse=True)
+        digests = np.zeros(pairs.shape[1], np.uint64)
+        np.add.at(digests, inverse.reshape(-1), rows.digest)
+        self._add_digests(Counter({(int(p), int(w)): int(d) for (p, w), d in zip(pairs.T, digests, strict=True)}))
+        tenants = np.array([self.catalog.places[place].tenant for place in pairs[0].tolist()])
+        distinct, of_pair = np.unique(tenants, return_inverse=True)
+        for code, tenant in enumerate(distinct.tolist()):
+            table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse.reshape(-1)] == code)
+            parts = self._rows.setdefault(tenant, [])
+            parts.append(table)
+            if len(parts) >= _CHUNKS_MERGED:
+                self._rows[tenant] = [_merged(parts)]
+
+    def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
+        for key, digest in digests.items():
+            self._digests[key] = (self._digests[key] + digest) % 2**64
+
+
+def _each_alone(payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], list[int]]:
+    """Find out which payloads of a failed decode are bad."""
+    outcomes: list[Outcome | Invalid] = []
+    good = []
+    for i, payload in enumerate(payloads):
+        try:
+            wire.decode([payload])
+            outcomes.append(Outcome())
+            good.append(i)
+        except Invalid as error:
+            outcomes.append(error)
+    return outcomes, good
+
+
+def _merged(tables: list[pa.Table]) -> pa.Table:
+    if len(tables) == 1:
+        return tables[0]
+    return merge(pa.concat_tables(tables), _METRICS.columns)

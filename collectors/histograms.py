@@ -1,0 +1,264 @@
+"""Histograms and summaries: from points to contributions, by the value rules of the design.
+
+Buckets are intervals (`catchment.histogram`) from here on, so that histograms of any bounds and scales add. Cumulative
+ones are differenced first, along the same chains as counters; an exponential baseline is folded to the coarser scale and
+the larger zero threshold of the pair. A bucket or count that fell is a reset: the point counts from zero. min and max of
+cumulative points say something about an interval only where they moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catchment import windows
+from catchment.histogram import Histograms, align, subtract
+from catchment.identity import mix, point_hashes
+from collectors.contributions import Contribution, Contributions
+from collectors.lives import NEVER_NS, Lives
+from collectors.numbers import (
+    chain_order,
+    first_points,
+    fresh_cumulative,
+    heads_of,
+    shifted,
+    tails_of,
+    touch_latest,
+    unseen_rows,
+)
+from collectors.reasons import Reason
+from collectors.seen import SeenPoints
+from collectors.tally import Tally
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Float64s = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class HistogramPoints:
+    """Points of histograms or summaries, one row each.
+
+    Columns:
+        life: row in `Lives`
+        start_ns, time_ns: UTC
+        count: observations
+        sum: 0 where absent
+        min, max: NaN where absent
+        scale, zero_threshold: of exponential ones
+        histograms: interval → count; empty for summaries
+    """
+
+    life: Int32s
+    start_ns: Int64s
+    time_ns: Int64s
+    count: UInt64s
+    sum: Float64s
+    min: Float64s
+    max: Float64s
+    scale: Int32s
+    zero_threshold: Float64s
+    histograms: Histograms
+
+    def __len__(self) -> int:
+        return len(self.life)
+
+    def take(self, rows: Rows | Bools) -> HistogramPoints:
+        """Some rows."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return HistogramPoints(
+            *(column[index] for column in self._columns()), histograms=take_histograms(self.histograms, index)
+        )
+
+    @staticmethod
+    def concat(parts: list[HistogramPoints]) -> HistogramPoints:
+        """All rows of some tables."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = (np.concatenate(columns) for columns in zip(*(p._columns() for p in parts), strict=True))
+        return HistogramPoints(*columns, histograms=concat_histograms([p.histograms for p in parts]))
+
+    def _columns(self) -> tuple[npt.NDArray[np.generic], ...]:
+        return (
+            self.life,
+            self.start_ns,
+            self.time_ns,
+            self.count,
+            self.sum,
+            self.min,
+            self.max,
+            self.scale,
+            self.zero_threshold,
+        )
+
+
+def take_histograms(histograms: Histograms, rows: Rows) -> Histograms:
+    """Some histograms, in the order of ``rows``."""
+    lengths = np.diff(histograms.offsets)[rows]
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    index = np.repeat(histograms.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return Histograms(offsets, histograms.keys[index], histograms.counts[index])
+
+
+def concat_histograms(parts: list[Histograms]) -> Histograms:
+    """Histograms one after the other."""
+    ends = np.cumsum([len(part.keys) for part in parts])
+    return Histograms(
+        np.concatenate([[0], *(p.offsets[1:] + (end - len(p.keys)) for p, end in zip(parts, ends, strict=True))]),
+        np.concatenate([p.keys for p in parts]),
+        np.concatenate([p.counts for p in parts]),
+    )
+
+
+def histogram_deltas(
+    lives: Lives, points: HistogramPoints, out: Contributions, seen: SeenPoints, tally: Tally
+) -> None:
+    """Add delta histograms."""
+    points = points.take(chain_order(points.life, points.time_ns))
+    kept, _ = unseen_rows(lives, points.life, points.start_ns, points.time_ns, seen, tally)
+    points = points.take(kept)
+    if not len(points):
+        return
+    _contribute(lives, points, points.count, points.sum, points.min, points.max, points.histograms, out)
+    touch_latest(lives, points.life, points.time_ns)
+
+
+def cumulative_histograms(lives: Lives, points: HistogramPoints, out: Contributions, tally: Tally) -> None:
+    """Add the increases of cumulative histograms and summaries, and move the lives on."""
+    points = points.take(chain_order(points.life, points.time_ns))
+    points = points.take(fresh_cumulative(lives, points.life, points.time_ns, tally))
+    if not len(points):
+        return
+    state, life = lives.columns, points.life
+    heads = heads_of(life)
+    first = heads & (state.time_ns[life] == NEVER_NS)
+    from_zero, baseline = first_points(first, points.start_ns, points.time_ns, lives.known_since_ns)
+    before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
+    before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
+    increases, bucket_fell = _bucket_increases(lives, points, heads)
+    fell = (bucket_fell | (points.count < before_count)) & ~first
+    whole = fell | from_zero
+    whole_only = np.flatnonzero(fell & ~bucket_fell)
+    if len(whole_only):
+        increases = _replaced(increases, points.histograms, whole_only)
+    count = np.where(whole, points.count, points.count - before_count)
+    total = np.where(whole, points.sum, points.sum - before_sum)
+    before_min = shifted(points.min, heads, state.min[life]).astype(np.float64)
+    before_max = shifted(points.max, heads, state.max[life]).astype(np.float64)
+    low = np.where(whole | (points.min < before_min), points.min, np.nan)
+    high = np.where(whole | (points.max > before_max), points.max, np.nan)
+    count[baseline], total[baseline], low[baseline], high[baseline] = 0, 0.0, np.nan, np.nan
+    if baseline.any():
+        increases = _emptied(increases, baseline)
+    tally.points(life[fell], Reason.RESET)
+    tally.points(life[baseline], Reason.BASELINE)
+    _contribute(lives, points, count, total, low, high, increases, out)
+    _move_on(lives, points.take(tails_of(life)))
+
+
+def _contribute(
+    lives: Lives,
+    points: HistogramPoints,
+    count: UInt64s,
+    total: Float64s,
+    low: Float64s,
+    high: Float64s,
+    increases: Histograms,
+    out: Contributions,
+) -> None:
+    bits = mix(points.count, points.sum.view(np.uint64))
+    hashes = point_hashes(lives.columns.stream_id[points.life], points.start_ns, points.time_ns)
+    out.add(
+        Contribution(
+            series=lives.columns.series[points.life],
+            window_ns=windows.of_increases(points.time_ns, out.window_seconds),
+            points=True,
+            digest=mix(hashes, bits),
+            count=count,
+            sum_float=total,
+            min=low,
+            max=high,
+            histograms=increases,
+        )
+    )
+
+
+def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tuple[Histograms, Bools]:
+    """What each point's buckets rose by since the point before it, and where any fell (there: all of the point)."""
+    state_of_heads = points.life[heads].astype(np.intp)
+    known = concat_histograms([points.histograms, Histograms(*lives.buckets(state_of_heads))])
+    source = np.arange(-1, len(points) - 1)
+    source[heads] = len(points) + np.arange(len(state_of_heads))
+    before_scale = shifted(points.scale, heads, lives.columns.scale[points.life]).astype(np.int32)
+    before_zero = shifted(points.zero_threshold, heads, lives.columns.zero_threshold[points.life]).astype(np.float64)
+    # Nothing to align with an empty baseline, and steady chains (the usual case) are subtracted element by element.
+    current, previous = points.histograms, take_histograms(known, source)
+    moved = (before_scale != points.scale) | (before_zero != points.zero_threshold)
+    moved &= np.diff(previous.offsets) > 0
+    steady = ~moved & _equal_keys(current, previous)
+    if steady.all():
+        return subtract(current, previous)
+    fell = np.zeros(len(points), np.bool_)
+    parts: list[Histograms] = []
+    rows: list[Rows] = []
+    for chosen, is_moved in ((steady, False), (~steady & ~moved, False), (moved, True)):
+        at = np.flatnonzero(chosen)
+        if not len(at):
+            continue
+        now, before = take_histograms(current, at), take_histograms(previous, at)
+        if is_moved:
+            now, before = align(
+                now, points.scale[at], points.zero_threshold[at], before, before_scale[at], before_zero[at]
+            )
+        increase, fell[at] = subtract(now, before)
+        parts.append(increase)
+        rows.append(at)
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    return take_histograms(concat_histograms(parts), order), fell
+
+
+def _equal_keys(left: Histograms, right: Histograms) -> Bools:
+    """Which histograms have the same intervals."""
+    lengths = np.diff(left.offsets)
+    equal = lengths == np.diff(right.offsets)
+    rows = np.flatnonzero(equal)
+    a, b = take_histograms(left, rows), take_histograms(right, rows)
+    differ = np.flatnonzero(a.keys != b.keys)
+    if len(differ):
+        owner = np.searchsorted(a.offsets, differ, side="right") - 1
+        equal[rows[owner]] = False
+    return equal
+
+
+def _replaced(into: Histograms, source: Histograms, rows: Rows) -> Histograms:
+    """``into`` with some rows taken from ``source``."""
+    n = len(into.offsets) - 1
+    index = np.arange(n)
+    index[rows] = n + rows
+    return take_histograms(concat_histograms([into, source]), index)
+
+
+def _emptied(histograms: Histograms, rows: Bools) -> Histograms:
+    """``histograms`` with some rows empty."""
+    lengths = np.diff(histograms.offsets)
+    keep = np.repeat(~rows, lengths)
+    offsets = np.concatenate(([0], np.cumsum(np.where(rows, 0, lengths))))
+    return Histograms(offsets, histograms.keys[keep], histograms.counts[keep])
+
+
+def _move_on(lives: Lives, tails: HistogramPoints) -> None:
+    state, life = lives.columns, tails.life
+    state.time_ns[life] = tails.time_ns
+    state.count[life] = tails.count
+    state.sum[life] = tails.sum
+    state.min[life] = tails.min
+    state.max[life] = tails.max
+    state.scale[life] = tails.scale
+    state.zero_threshold[life] = tails.zero_threshold
+    state.touched[life] = True
+    lives.set_buckets(life.astype(np.intp), *tails.histograms)

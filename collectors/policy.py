@@ -1,0 +1,77 @@
+"""Policy: which attributes of a stream make its series, and which metrics are not kept at all.
+
+Pure: (metric, attributes) → kept attributes. It runs once for each stream that was never seen before, not for each
+point, so it may be as plain as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+# Instance-level attributes: they name one process, container, pod or host and would make every restart a new series.
+# https://opentelemetry.io/docs/specs/semconv/resource/
+DEFAULT_DROP = (
+    "service.instance.id",
+    "process.*",
+    "container.*",
+    "host.*",
+    "os.*",
+    "k8s.pod.*",
+    "k8s.container.*",
+    "k8s.node.uid",
+    "k8s.replicaset.*",
+    "telemetry.sdk.*",
+    "telemetry.distro.*",
+)
+
+
+@dataclass(frozen=True)
+class MetricRule:
+    """What one policy entry says of the metrics whose name matches ``match`` (a glob).
+
+    ``keep`` (globs), where not empty, keeps only these attributes and overrides the default drop; ``drop`` (globs)
+    removes more; ``drop_metric`` counts every point of the metric as dropped by policy.
+    """
+
+    match: str
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    drop_metric: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A version and its rules. The first rule that matches a metric decides; without one the default drop does."""
+
+    version: str = "default-1"
+    default_drop: tuple[str, ...] = DEFAULT_DROP
+    rules: Sequence[MetricRule] = field(default_factory=tuple)
+
+    def kept(self, metric: str, attributes: Mapping[str, object]) -> dict[str, object] | None:
+        """The attributes that make the series of a stream, or None where the metric is dropped.
+
+        Args:
+            metric: the metric's name.
+            attributes: the stream's: the point's and the resource's, merged.
+        """
+        rule = next((rule for rule in self.rules if fnmatchcase(metric, rule.match)), None)
+        if rule is None:
+            return _without(attributes, self.default_drop)
+        if rule.drop_metric:
+            return None
+        if rule.keep:
+            chosen = {name: value for name, value in attributes.items() if _matches(name, rule.keep)}
+            return _without(chosen, rule.drop)
+        return _without(attributes, (*self.default_drop, *rule.drop))
+
+
+def _without(attributes: Mapping[str, object], patterns: Sequence[str]) -> dict[str, object]:
+    return {name: value for name, value in attributes.items() if not _matches(name, patterns)}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    # What lost its name to a point's attribute is called resource.<name>: the pattern of <name> still means it.
+    bare = name.removeprefix("resource.")
+    return any(fnmatchcase(bare, pattern) for pattern in patterns)

@@ -1,0 +1,202 @@
+"""Staged points: decoded, checked and identified, ready to be applied once their requests are durable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from catchment.histogram import Histograms, explicit_keys, exponential_keys
+from catchment.limits import Limits
+from collectors.contributions import Exemplar
+from collectors.decode.wire import Buckets, Decoded, Points, Shape
+from collectors.histograms import HistogramPoints, take_histograms
+from collectors.identify import Identifier, Kind, kinds_of
+from collectors.numbers import NumberPoints
+from collectors.reasons import Reason
+from collectors.validate import no_recorded_value, validate
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass
+class Staged:
+    """Points of some requests by kind, and what is to be counted with them."""
+
+    numbers: dict[Kind, list[NumberPoints]] = field(default_factory=dict)
+    histograms: dict[Kind, list[HistogramPoints]] = field(default_factory=dict)
+    exemplars: list[tuple[Int32s, Int64s, Exemplar]] = field(default_factory=list)
+    tally: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    points: int = 0
+    refused: list[Counter[Reason]] = field(default_factory=list)
+
+    def take_in(self, other: Staged) -> None:
+        """Add another's points; `refused` stays."""
+        for kind, numbers in other.numbers.items():
+            self.numbers.setdefault(kind, []).extend(numbers)
+        for kind, histograms in other.histograms.items():
+            self.histograms.setdefault(kind, []).extend(histograms)
+        self.exemplars.extend(other.exemplars)
+        self.tally.update(other.tally)
+        self.points += other.points
+
+
+def stage(
+    decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Identifier, limits: Limits
+) -> Staged:
+    """Check and identify all points of some requests.
+
+    Args:
+        decoded: the requests.
+        places: catalog slot of each request's place.
+        received_ns: when each request came.
+        identifier: finds lives, and makes those of new streams.
+        limits: bounds.
+    """
+    staged = Staged(refused=[Counter() for _ in range(decoded.requests)])
+    for points in decoded.points:
+        _stage_shape(staged, decoded, points, places, received_ns, identifier, limits)
+    return staged
+
+
+def _stage_shape(
+    staged: Staged,
+    decoded: Decoded,
+    points: Points,
+    places: Int32s,
+    received_ns: Int64s,
+    identifier: Identifier,
+    limits: Limits,
+) -> None:
+    request = decoded.metrics.request[points.metric]
+    kinds = kinds_of(points)
+    codes = validate(points, kinds, received_ns[request], limits)
+    usable = codes == Reason.OK
+    lives, notes = identifier.identify(decoded, points, kinds, places, usable)
+    unusable = usable & (lives < 0)
+    codes[unusable] = -lives[unusable]
+    if codes.any():
+        _count_refusals(staged, codes, request, places)
+    for (place, reason), count in notes.items():
+        staged.tally[place, reason.text, "streams"] += count
+    good = codes == Reason.OK
+    for kind in np.unique(kinds[good]).tolist() if not good.all() else np.unique(kinds).tolist():
+        rows = np.flatnonzero(good & (kinds == kind))
+        if points.shape in (Shape.GAUGE, Shape.SUM):
+            staged.numbers.setdefault(Kind(kind), []).append(_numbers(points, lives, rows))
+        else:
+            staged.histograms.setdefault(Kind(kind), []).append(_histograms(points, lives, rows))
+        staged.points += len(rows)
+    if points.quantiles is not None:
+        for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):
+            if count:
+                staged.tally[place, Reason.SUMMARY_QUANTILES.text, "values"] += count
+    _stage_exemplars(staged, points, lives, good)
+
+
+def _count_refusals(staged: Staged, codes: npt.NDArray[np.uint8], request: Int32s, places: Int32s) -> None:
+    bad = np.flatnonzero(codes)
+    pairs, counts = np.unique(np.stack([request[bad], codes[bad].astype(np.int32)]), axis=1, return_counts=True)
+    for row, code, count in zip(pairs[0].tolist(), pairs[1].tolist(), counts.tolist(), strict=True):
+        reason = Reason(code)
+        staged.tally[int(places[row]), reason.text, "points"] += count
+        if reason.refused:
+            staged.refused[row][reason] += count
+
+
+def _numbers(points: Points, lives: Int32s, rows: npt.NDArray[np.intp]) -> NumberPoints:
+    return NumberPoints(
+        life=lives[rows],
+        start_ns=points.start_ns[rows],
+        time_ns=points.time_ns[rows],
+        value_int=points.number_int[rows],
+        value_float=points.number_float[rows],
+        is_int=points.is_int[rows],
+        ends=no_recorded_value(points)[rows],
+    )
+
+
+def _histograms(points: Points, lives: Int32s, rows: npt.NDArray[np.intp]) -> HistogramPoints:
+    n = len(rows)
+    histograms = Histograms(np.zeros(n + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
+    scale, zero_threshold = np.zeros(n, np.int32), np.zeros(n)
+    if points.buckets is not None:
+        intervals = _intervals(points, points.buckets)
+        histograms = take_histograms(intervals, rows) if n < len(points) else intervals
+        # Scales finer than 5 are folded already: the fold of a baseline begins there.
+        scale = np.minimum(points.buckets.scale[rows], 5)
+        zero_threshold = points.buckets.zero_threshold[rows]
+    return HistogramPoints(
+        life=lives[rows],
+        start_ns=points.start_ns[rows],
+        time_ns=points.time_ns[rows],
+        count=points.count[rows],
+        sum=points.sum[rows],
+        min=np.where(np.isfinite(points.min[rows]), points.min[rows], np.nan),
+        max=np.where(np.isfinite(points.max[rows]), points.max[rows], np.nan),
+        scale=scale,
+        zero_threshold=zero_threshold,
+        histograms=histograms,
+    )
+
+
+def _intervals(points: Points, buckets: Buckets) -> Histograms:
+    """The buckets of all points of a shape as intervals; malformed points give something, and are left out later."""
+    if points.shape is Shape.EXPONENTIAL:
+        return exponential_keys(
+            np.clip(buckets.scale, -10, 20),
+            np.where(np.isfinite(buckets.zero_threshold), np.abs(buckets.zero_threshold), 0.0),
+            buckets.zero_count,
+            buckets.positive_start,
+            buckets.offsets,
+            buckets.counts,
+            buckets.negative_start,
+            buckets.negative_offsets,
+            buckets.negative_counts,
+        )
+    offsets, keys = explicit_keys(buckets.bound_offsets, buckets.bounds)
+    counts_of, keys_of = np.diff(buckets.offsets), np.diff(offsets)
+    if (counts_of == keys_of).all():
+        return Histograms(offsets, keys, buckets.counts)
+    # Points without buckets have all of their count in (-inf, +inf]; of malformed ones nothing is kept.
+    counts = np.zeros(len(keys), np.uint64)
+    whole = np.flatnonzero((counts_of == 0) & (keys_of == 1))
+    counts[offsets[whole]] = points.count[whole]
+    fits = np.flatnonzero((counts_of == keys_of) & (counts_of > 0))
+    lengths = counts_of[fits]
+    step = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    counts[np.repeat(offsets[fits], lengths) + step] = buckets.counts[np.repeat(buckets.offsets[fits], lengths) + step]
+    return Histograms(offsets, keys, counts)
+
+
+def _stage_exemplars(staged: Staged, points: Points, lives: Int32s, good: npt.NDArray[np.bool_]) -> None:
+    exemplars = points.exemplars
+    if exemplars is None:
+        return
+    rows = np.flatnonzero(good[exemplars.point] & np.isfinite(exemplars.value))
+    if len(rows):
+        point = exemplars.point[rows]
+        # An exemplar stands in the row of its point, whatever its own time.
+        instant_ns = points.time_ns[point] + (1 if points.shape is Shape.GAUGE else 0)
+        staged.exemplars.append(
+            (
+                lives[point],
+                instant_ns,
+                Exemplar(
+                    exemplars.value[rows],
+                    exemplars.time_ns[rows],
+                    [raw.hex() for raw in exemplars.trace_ids.take(rows).to_pylist()],
+                    [raw.hex() for raw in exemplars.span_ids.take(rows).to_pylist()],
+                ),
+            )
+        )
+
+
+def refusal_message(refused: Counter[Reason], meanings: dict[Reason, str]) -> str:
+    """What a sender is told of its refused points."""
+    parts: Sequence[str] = [f"{count} {reason.text}: {meanings[reason]}" for reason, count in refused.most_common()]
+    return "; ".join(parts)
