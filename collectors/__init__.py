@@ -1,0 +1,1 @@
+"""The collector tier: OTLP in, mergeable rows out; durable before it answers."""

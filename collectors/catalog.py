@@ -4,7 +4,7 @@ A *series* is what is left of a stream after policy, in one cluster of one tenan
 of streams name it by its slot; the texts come back only when rows leave.
 
 Rules:
-1. A slot is never reused while the process lives, so that rows in flight keep their meaning.
+1. Slots change only in `compact`, which is called when nothing is in flight; series without streams go then.
 2. Budgets: a series beyond ``series_per_tenant_max`` or ``series_per_metric_max`` is folded into the series of the same
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
@@ -139,6 +139,23 @@ class Catalog:
                 series.series_id,
             )
         )
+
+    def compact(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        """Drop the series where ``used`` is false, so that budgets count only what lives.
+
+        Returns:
+            The new slot of each old one, -1 where it is gone.
+        """
+        old = self.series
+        self.series, self._series_slots, self._ids = [], {}, array("Q")
+        self._places_of_series = array("i")
+        self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
+        self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
+        moved = np.full(len(old), -1, np.int32)
+        for slot in np.flatnonzero(used).tolist():
+            place = self.places[old[slot].place]
+            moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
+        return moved
 
     def _over_budget(self, tenant: str, metric: str) -> str:
         if self._per_tenant[tenant] >= self._limits.series_per_tenant_max:

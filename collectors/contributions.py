@@ -1,8 +1,8 @@
 """What points add to rows: contributions, and their sum by (series, window).
 
-The lane modules (`numbers`, `histograms`, `summaries`) turn points into contributions; `Contributions.rows` adds them up
-into the columns of `catchment.columns.METRICS_CLUSTER`, one row a series and window. Additions are exact for integers:
-sums of 64-bit integers are kept as two halves of 32 bits until they become a decimal.
+The lane modules (`numbers`, `histograms`, `summaries`) turn points into contributions; `Contributions.rows` adds them
+up into the columns of `catchment.columns.METRICS_CLUSTER`, one row a series and window. Additions are exact for
+integers: sums of 64-bit integers are kept as two halves of 32 bits until they become a decimal.
 """
 
 from __future__ import annotations
@@ -211,7 +211,10 @@ class _Columns:
             "integral": pa.array(self.integral),
             "observed_seconds": pa.array(self.observed_seconds),
             "histogram": pa.MapArray.from_arrays(
-                pa.array(offsets.astype(np.int32)), pa.array(keys), pa.array(counts), type=schema.field("histogram").type
+                pa.array(offsets.astype(np.int32)),
+                pa.array(keys),
+                pa.array(counts),
+                type=schema.field("histogram").type,
             ),
             **self._exemplar_columns(),
         }
@@ -222,7 +225,9 @@ class _Columns:
             return Histograms(np.zeros(self._groups + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
         parts = [h for h, _ in self._histograms]
         ends = np.cumsum([len(h.keys) for h in parts])
-        offsets = np.concatenate([[0], *(h.offsets[1:] + (end - len(h.keys)) for h, end in zip(parts, ends, strict=True))])
+        offsets = np.concatenate(
+            [[0], *(h.offsets[1:] + (end - len(h.keys)) for h, end in zip(parts, ends, strict=True))]
+        )
         return sum_by_group(
             offsets,
             np.concatenate([h.keys for h in parts]),
@@ -237,7 +242,9 @@ class _Columns:
         for exemplar, codes in self._exemplars:
             for candidate in zip(
                 codes.tolist(),
-                zip(exemplar.value.tolist(), exemplar.time_ns.tolist(), exemplar.trace_id, exemplar.span_id, strict=True),
+                zip(
+                    exemplar.value.tolist(), exemplar.time_ns.tolist(), exemplar.trace_id, exemplar.span_id, strict=True
+                ),
                 strict=True,
             ):
                 code, row = candidate

@@ -2,7 +2,7 @@
 
     stage(requests)   decode, check, identify           → outcomes for the senders, points to apply
     apply(staged)     only after the requests are durable → accumulated partial rows
-    drain(now_ns)     at a flush                         → rows of all lanes by tenant, and the state to persist with them
+    drain(now_ns)     at a flush                         → rows of all lanes by tenant, and what to persist with them
 
 Rules:
 1. `apply` is called in the order of the inbox. What is applied is exactly what a later replay of the inbox would apply.
@@ -33,8 +33,8 @@ from collectors.identify import Identifier, Kind
 from collectors.lives import Lives
 from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_stale
 from collectors.policy import Policy
-from collectors.records import Outcome, Received
 from collectors.reasons import MEANING
+from collectors.records import Outcome, Received
 from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
@@ -125,7 +125,8 @@ class Edge:
             self.tally.add(place, reason, unit, count)
         staged.tally.clear()
         for request in requests:
-            self._hear(request)
+            heard = Heard(request.labels, request.received_ns, request.policy_version)
+            self.hear(request.tenant, request.cluster, heard)
         self._pending.take_in(staged)
         if self._pending.points >= self.limits.points_per_chunk_max:
             self._aggregate(sweep_now_ns=None)
@@ -154,8 +155,7 @@ class Edge:
         self._add_digests(drained.digests)
         self.tally.put_back(drained.tally)
         for place, heard in drained.heard.items():
-            if place not in self._heard or self._heard[place].heartbeat_ns < heard.heartbeat_ns:
-                self._heard[place] = heard
+            self.hear(self.catalog.places[place].tenant, self.catalog.places[place].cluster, heard)
 
     def evict_idle(self, now_ns: int) -> int:
         """Drop lives without points for ``stream_idle_seconds``, dead ones, and the oldest where the table is full.
@@ -164,7 +164,7 @@ class Edge:
             How many were dropped.
         """
         size = len(self.lives)
-        if self.staged_outstanding or not size:
+        if self.staged_outstanding or self._pending.points or self._rows or not size:
             return 0
         state = self.lives.columns
         keep = ~state.dead[:size] & (
@@ -179,13 +179,18 @@ class Edge:
         if dropped <= size // 100:
             return 0
         self._identifier.forget_evicted(self.lives.evict(keep))
+        state, size = self.lives.columns, len(self.lives)
+        used = np.zeros(len(self.catalog.series), np.bool_)
+        used[state.series[:size]] = True
+        state.series[:size] = self.catalog.compact(used)[state.series[:size]]
         return dropped
 
-    def _hear(self, request: Received) -> None:
-        place = self.catalog.place(request.tenant, request.cluster)
+    def hear(self, tenant: str, cluster: str, heard: Heard) -> None:
+        """Take note of a sign of life."""
+        place = self.catalog.place(tenant, cluster)
         known = self._heard.get(place)
-        if known is None or known.heartbeat_ns < request.received_ns:
-            self._heard[place] = Heard(request.labels, request.received_ns, request.policy_version)
+        if known is None or known.heartbeat_ns < heard.heartbeat_ns:
+            self._heard[place] = heard
 
     def _aggregate(self, sweep_now_ns: int | None) -> None:
         """Turn pending points into partial rows."""

@@ -1,14 +1,14 @@
 """Histograms and summaries: from points to contributions, by the value rules of the design.
 
 Buckets are intervals (`catchment.histogram`) from here on, so that histograms of any bounds and scales add. Cumulative
-ones are differenced first, along the same chains as counters; an exponential baseline is folded to the coarser scale and
-the larger zero threshold of the pair. A bucket or count that fell is a reset: the point counts from zero. min and max of
-cumulative points say something about an interval only where they moved.
+ones are differenced first, along the same chains as counters; an exponential baseline is folded to the coarser scale
+and the larger zero threshold of the pair. A bucket or count that fell is a reset: the point counts from zero. min and
+max of cumulative points say something about an interval only where they moved.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +70,10 @@ class HistogramPoints:
 
     def take(self, rows: Rows | Bools) -> HistogramPoints:
         """Some rows."""
-        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        index: Rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.intp, copy=False)
         return HistogramPoints(
-            *(column[index] for column in self._columns()), histograms=take_histograms(self.histograms, index)
+            **{name: getattr(self, name)[index] for name in _COLUMNS},
+            histograms=take_histograms(self.histograms, index),
         )
 
     @staticmethod
@@ -80,21 +81,13 @@ class HistogramPoints:
         """All rows of some tables."""
         if len(parts) == 1:
             return parts[0]
-        columns = (np.concatenate(columns) for columns in zip(*(p._columns() for p in parts), strict=True))
-        return HistogramPoints(*columns, histograms=concat_histograms([p.histograms for p in parts]))
-
-    def _columns(self) -> tuple[npt.NDArray[np.generic], ...]:
-        return (
-            self.life,
-            self.start_ns,
-            self.time_ns,
-            self.count,
-            self.sum,
-            self.min,
-            self.max,
-            self.scale,
-            self.zero_threshold,
+        return HistogramPoints(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS},
+            histograms=concat_histograms([part.histograms for part in parts]),
         )
+
+
+_COLUMNS = tuple(field.name for field in fields(HistogramPoints) if field.name != "histograms")
 
 
 def take_histograms(histograms: Histograms, rows: Rows) -> Histograms:
@@ -115,9 +108,7 @@ def concat_histograms(parts: list[Histograms]) -> Histograms:
     )
 
 
-def histogram_deltas(
-    lives: Lives, points: HistogramPoints, out: Contributions, seen: SeenPoints, tally: Tally
-) -> None:
+def histogram_deltas(lives: Lives, points: HistogramPoints, out: Contributions, seen: SeenPoints, tally: Tally) -> None:
     """Add delta histograms."""
     points = points.take(chain_order(points.life, points.time_ns))
     kept, _ = unseen_rows(lives, points.life, points.start_ns, points.time_ns, seen, tally)
@@ -225,7 +216,7 @@ def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tu
 def _equal_keys(left: Histograms, right: Histograms) -> Bools:
     """Which histograms have the same intervals."""
     lengths = np.diff(left.offsets)
-    equal = lengths == np.diff(right.offsets)
+    equal: Bools = lengths == np.diff(right.offsets)
     rows = np.flatnonzero(equal)
     a, b = take_histograms(left, rows), take_histograms(right, rows)
     differ = np.flatnonzero(a.keys != b.keys)

@@ -1,9 +1,9 @@
 """From raw identity to lives: which stream a point belongs to, found by hash, decoded only when never seen before.
 
-A point's *raw key* mixes the hashes of its place, resource, scope, name, unit, kind and attributes as they came, and its
-start where the kind is cumulative. `HashIndex` maps raw keys to lives; several raw keys may lead to one life (attributes
-in another order). A raw key that cannot be used is remembered too, with its reason, so that a bad sender costs no more
-than a good one.
+A point's *raw key* mixes the hashes of its place, resource, scope, name, unit, kind and attributes as they came, and
+its start where the kind is cumulative. `HashIndex` maps raw keys to lives; several raw keys may lead to one life
+(attributes in another order). A raw key that cannot be used is remembered too, with its reason, so that a bad sender
+costs no more than a good one.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class Identifier:
             metric = int(points.metric[row])
             place = int(places[decoded.metrics.request[metric]])
             try:
-                resource = _cached(resources, int(decoded.metrics.resource[metric]), decoded.resources, self._reader.resource)
+                resource = _cached(
+                    resources, int(decoded.metrics.resource[metric]), decoded.resources, self._reader.resource
+                )
                 scope = _cached(scopes, int(decoded.metrics.scope[metric]), decoded.scopes, self._reader.scope)
                 values[i] = self._life(
                     place,

@@ -4,8 +4,8 @@ A *stream* is what one sender writes; a *life* is a stream from one start time o
 several writers with equal attributes live beside each other, told apart by their starts. Columns, one row a life.
 
 Rules:
-1. At most ``lives_per_stream_max`` lives a stream; a further one evicts the one idle longest. Its row is marked dead and
-   is not used again before the next `Lives.evict`: look-ups elsewhere may still name it.
+1. At most ``lives_per_stream_max`` lives a stream; a further one evicts the one idle longest. Its row is marked dead
+   and is not used again before the next `Lives.evict`: look-ups elsewhere may still name it.
 2. Whatever is evicted raises ``known_since_ns`` to its start, where it has one: a point of a life that starts at or
    before it is a baseline, since what it counted may have been counted already.
 3. Gauges and delta streams have one life, start 0.
@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,7 +194,7 @@ class Lives:
         """Put persisted lives into an empty table."""
         self._size = len(columns["stream_id"])
         capacity = max(1024, self._size * 2)
-        loaded = {}
+        loaded: dict[str, npt.NDArray[Any]] = {}
         for name, dtype in DTYPES.items():
             loaded[name] = np.zeros(capacity, dtype)
             if name in columns:

@@ -10,7 +10,8 @@ points of one life are a chain whose head continues from the life's state:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +55,12 @@ class NumberPoints:
 
     def take(self, rows: npt.NDArray[np.intp] | Bools) -> NumberPoints:
         """Some rows."""
-        return NumberPoints(*(column[rows] for column in self._columns()))
+        return NumberPoints(**{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     @staticmethod
     def concat(parts: list[NumberPoints]) -> NumberPoints:
         """All rows of some tables."""
-        return NumberPoints(*(np.concatenate(columns) for columns in zip(*(p._columns() for p in parts), strict=True)))
+        return NumberPoints(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
     @property
     def value(self) -> Float64s:
@@ -67,16 +68,8 @@ class NumberPoints:
         as_float: Float64s = np.where(self.is_int, self.value_int.astype(np.float64), self.value_float)
         return as_float
 
-    def _columns(self) -> tuple[npt.NDArray[np.generic], ...]:
-        return (
-            self.life,
-            self.start_ns,
-            self.time_ns,
-            self.value_int,
-            self.value_float,
-            self.is_int,
-            self.ends,
-        )
+
+_COLUMNS = tuple(field.name for field in fields(NumberPoints))
 
 
 def chain_order(life: Int32s, time_ns: Int64s) -> npt.NDArray[np.intp]:
@@ -109,10 +102,11 @@ def fresh_cumulative(lives: Lives, life: Int32s, time_ns: Int64s, tally: Tally) 
     late = (time_ns < before) & ~repeated
     tally.points(life[repeated], Reason.REPEATED)
     tally.points(life[late], Reason.LATE_CUMULATIVE)
-    return ~(repeated | late)
+    fresh: Bools = ~(repeated | late)
+    return fresh
 
 
-def shifted(column: npt.NDArray[np.generic], heads: Bools, state: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def shifted(column: npt.NDArray[Any], heads: Bools, state: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The value before each in its chain; at heads the life's state."""
     before = np.empty_like(column)
     before[1:] = column[:-1]

@@ -10,44 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-# Instance-level attributes: they name one process, container, pod or host and would make every restart a new series.
-# https://opentelemetry.io/docs/specs/semconv/resource/
-DEFAULT_DROP = (
-    "service.instance.id",
-    "process.*",
-    "container.*",
-    "host.*",
-    "os.*",
-    "k8s.pod.*",
-    "k8s.container.*",
-    "k8s.node.uid",
-    "k8s.replicaset.*",
-    "telemetry.sdk.*",
-    "telemetry.distro.*",
-)
-
-
-@dataclass(frozen=True)
-class MetricRule:
-    """What one policy entry says of the metrics whose name matches ``match`` (a glob).
-
-    ``keep`` (globs), where not empty, keeps only these attributes and overrides the default drop; ``drop`` (globs)
-    removes more; ``drop_metric`` counts every point of the metric as dropped by policy.
-    """
-
-    match: str
-    keep: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-    drop_metric: bool = False
+from catchment.config import Policies
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A version and its rules. The first rule that matches a metric decides; without one the default drop does."""
+    """The policies in force. The first entry that matches a metric decides; without one the default drop does."""
 
-    version: str = "default-1"
-    default_drop: tuple[str, ...] = DEFAULT_DROP
-    rules: Sequence[MetricRule] = field(default_factory=tuple)
+    policies: Policies = field(default_factory=Policies)
+
+    @property
+    def version(self) -> str:
+        """Changes with the content."""
+        return self.policies.version
 
     def kept(self, metric: str, attributes: Mapping[str, object]) -> dict[str, object] | None:
         """The attributes that make the series of a stream, or None where the metric is dropped.
@@ -56,15 +31,15 @@ class Policy:
             metric: the metric's name.
             attributes: the stream's: the point's and the resource's, merged.
         """
-        rule = next((rule for rule in self.rules if fnmatchcase(metric, rule.match)), None)
+        rule = next((rule for rule in self.policies.metrics if fnmatchcase(metric, rule.match)), None)
         if rule is None:
-            return _without(attributes, self.default_drop)
+            return _without(attributes, self.policies.default_drop)
         if rule.drop_metric:
             return None
         if rule.keep:
             chosen = {name: value for name, value in attributes.items() if _matches(name, rule.keep)}
             return _without(chosen, rule.drop)
-        return _without(attributes, (*self.default_drop, *rule.drop))
+        return _without(attributes, (*self.policies.default_drop, *rule.drop))
 
 
 def _without(attributes: Mapping[str, object], patterns: Sequence[str]) -> dict[str, object]:

@@ -73,9 +73,7 @@ class SeenPoints:
             self._segments.append(closed)
             self._open, self._open_count, self._open_time_ns_max = [], 0, self.horizon_ns
         forgotten = 0
-        while self._segments and (
-            self._segments[0].time_ns_max < now_ns - lateness_ns or len(self) > self._points_max
-        ):
+        while self._segments and (self._segments[0].time_ns_max < now_ns - lateness_ns or len(self) > self._points_max):
             self.horizon_ns = max(self.horizon_ns, self._segments.pop(0).time_ns_max)
             forgotten += 1
         return closed, forgotten

@@ -45,9 +45,7 @@ class Staged:
         self.points += other.points
 
 
-def stage(
-    decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Identifier, limits: Limits
-) -> Staged:
+def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Identifier, limits: Limits) -> Staged:
     """Check and identify all points of some requests.
 
     Args:

@@ -67,7 +67,9 @@ def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDAr
     return codes
 
 
-def _validate_buckets(points: Points, buckets: Buckets, limits: Limits, refuse: Callable[[Bools, Reason], None]) -> None:
+def _validate_buckets(
+    points: Points, buckets: Buckets, limits: Limits, refuse: Callable[[Bools, Reason], None]
+) -> None:
     counts_of = np.diff(buckets.offsets)
     if points.shape is Shape.HISTOGRAM:
         bounds_of = np.diff(buckets.bound_offsets)
@@ -86,7 +88,7 @@ def _validate_buckets(points: Points, buckets: Buckets, limits: Limits, refuse: 
 
 
 def _adds_up(total: npt.NDArray[np.uint64], *ranges: tuple[npt.NDArray[np.int64] | None, UInt64s]) -> Bools:
-    """Whether the counts of each point sum to its total; also checked as doubles, so that none can wrap around to it."""
+    """Whether the counts of each point sum to its total; checked as doubles too, so that none can wrap around to it."""
     exact, rough = np.zeros(len(total), np.uint64), np.zeros(len(total))
     for offsets, counts in ranges:
         if offsets is None:

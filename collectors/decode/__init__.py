@@ -1,0 +1,1 @@
+"""Decoding: OTLP bytes to columns, and attributes to canonical form."""

@@ -28,7 +28,9 @@ Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(trimmed.MetricsData.DESCRIPTOR)
+_HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(
+    trimmed.DESCRIPTOR.message_types_by_name["MetricsData"]
+)
 
 
 class Shape(IntEnum):
@@ -65,7 +67,7 @@ class RawBytes:
 
     def hashes(self) -> UInt64s:
         """An in-memory hash of each string, for look-ups within this process only (identity.py has the stable one)."""
-        hashed = pl.Series(pl.from_arrow(self.array)).hash().to_numpy()
+        hashed: UInt64s = pl.Series(pl.from_arrow(self.array)).hash().to_numpy()
         return hashed ^ (self.parts.view(np.uint64) << np.uint64(56))
 
 
@@ -231,10 +233,15 @@ def _shape_points(shape: Shape, metric_rows: pa.StructArray) -> Points:
     n = len(rows)
     is_number = shape in (Shape.GAUGE, Shape.SUM)
     is_histogram = shape in (Shape.HISTOGRAM, Shape.EXPONENTIAL)
-    temporality = _ints32(data.field("aggregation_temporality"))[metric] if shape not in (
-        Shape.GAUGE,
-        Shape.SUMMARY,
-    ) else np.zeros(n, np.int32)
+    temporality = (
+        _ints32(data.field("aggregation_temporality"))[metric]
+        if shape
+        not in (
+            Shape.GAUGE,
+            Shape.SUMMARY,
+        )
+        else np.zeros(n, np.int32)
+    )
     monotonic = (
         data.field("is_monotonic").to_numpy(zero_copy_only=False).astype(bool)[metric]
         if shape is Shape.SUM

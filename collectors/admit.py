@@ -1,0 +1,82 @@
+"""Admission: who a sender is. The answer is the tenant of all that it sends.
+
+Rules:
+
+1. A bearer token that the tenants file knows names tenant, cluster and labels.
+2. An unknown token is refused, from wherever it comes: falling back to another tenant would mix two tenants' data.
+3. Without a token, only a peer on the loopback interface is served, as one fixed sender, and only if the collector was
+   given one. A request that a proxy forwarded is not from loopback, whatever its peer is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import Protocol
+
+from catchment.errors import CatchmentError
+from collectors.tenants import Sender
+
+
+class Unauthenticated(CatchmentError):
+    """The sender is not known: answer 401, UNAUTHENTICATED."""
+
+
+class Directory(Protocol):
+    """Where tokens are looked up: `collectors.tenants.TenantsFile`, or fixed `collectors.tenants.Tenants`."""
+
+    def find(self, token: str) -> Sender | None:
+        """The sender that a token speaks for; None if there is none."""
+        ...
+
+
+class Admit:
+    """Decides for one collector.
+
+    Args:
+        directory: the tokens; None refuses every token.
+        anonymous: whom a loopback peer without a token counts as; None refuses such peers.
+        policy_version: what receivers record with each request; replace the attribute when the policy changes.
+    """
+
+    def __init__(self, directory: Directory | None, anonymous: Sender | None, policy_version: str = "") -> None:
+        self._directory = directory
+        self._anonymous = anonymous
+        self.policy_version = policy_version
+
+    def sender(self, authorization: str | None, peer: str, *, forwarded: bool = False) -> Sender:
+        """Who is asking.
+
+        Args:
+            authorization: the value of the header or metadata entry ``authorization``, None if there is none.
+            peer: the peer's IP address; "" if it has none (a socket in the file system).
+            forwarded: the request bears the marks of a proxy.
+
+        Raises:
+            Unauthenticated: unknown, or anonymous where that is not allowed.
+        """
+        if authorization is None:
+            if self._anonymous is None:
+                raise Unauthenticated("a bearer token is needed")
+            if forwarded or not is_loopback(peer):
+                raise Unauthenticated("a bearer token is needed: only loopback senders may come without one")
+            return self._anonymous
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("authorization must be: Bearer <token>")
+        sender = self._directory.find(token) if self._directory is not None else None
+        if sender is None:
+            raise Unauthenticated("unknown token")
+        return sender
+
+
+@lru_cache(maxsize=4096)
+def is_loopback(peer: str) -> bool:
+    """Whether an address is of the loopback interface; an IPv4 address inside an IPv6 one counts as itself."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

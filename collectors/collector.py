@@ -1,0 +1,231 @@
+"""The collector: receivers → intake → edge → flush → forwarder, wired for one folder.
+
+On disk, below the folder: ``inbox/`` (requests, see `collectors.inbox`) and ``state.db`` (everything else, see
+`collectors.state`). One process owns it, by the inbox's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from catchment.columns import EDGE_LANES, regional_topic
+from catchment.config import CollectorConfig
+from catchment.errors import Retry
+from catchment.identity import canonical_attributes, hash_parts
+from catchment.log.port import Log
+from catchment.telemetry import OwnMetric, Telemetry
+from collectors import life_table
+from collectors.admit import Admit
+from collectors.catalog import Catalog, Series
+from collectors.edge import Edge, Heard
+from collectors.flush import Flusher
+from collectors.forward import Forwarder
+from collectors.inbox import Inbox
+from collectors.intake import EdgeIntake, Pipeline
+from collectors.lives import Lives
+from collectors.policy import Policy
+from collectors.receive.otlp_grpc import serve_grpc
+from collectors.receive.otlp_http import serve_http
+from collectors.seen import SeenPoints
+from collectors.state import StateFile
+from collectors.tenants import Sender, TenantsFile
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TENANT = "default"
+
+
+class Context(Protocol):
+    """What the process gives a collector; see `catchment.cli.role_process.RoleContext`."""
+
+    telemetry: Telemetry
+    stop: asyncio.Event
+    watch: Callable[[], Sequence[str]] | None
+
+
+class Collector:
+    """One collector's parts, opened from its folder with everything acknowledged so far applied."""
+
+    def __init__(self, config: CollectorConfig, messages: Log, telemetry: Telemetry, now_ns: int) -> None:
+        self._config = config
+        self._telemetry = telemetry
+        self._own = Sender(DEFAULT_TENANT, config.cluster.name, canonical_attributes(dict(config.cluster.labels)))
+        config.folder.mkdir(parents=True, exist_ok=True)
+        limits = config.limits
+        self._inbox = Inbox.open(
+            config.folder / "inbox", segment_bytes=limits.inbox_segment_bytes_max, bytes_max=limits.inbox_bytes_max
+        )
+        path = config.folder / "state.db"
+        self._state = StateFile(path)
+        meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
+        catalog, lives = Catalog(limits), Lives(meta.known_since_ns)
+        for row in self._state.series():
+            catalog.restore(
+                row.tenant,
+                row.cluster,
+                Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id),
+            )
+        life_table.restore(lives, self._state.lives())
+        seen = SeenPoints(limits.seen_points_max, meta.seen_horizon_ns)
+        for segment in self._state.seen():
+            seen.restore(segment)
+        self.edge = Edge(
+            limits,
+            Policy(config.policies),
+            window_seconds=config.resolution_seconds,
+            catalog=catalog,
+            lives=lives,
+            seen=seen,
+        )
+        self._pipeline = Pipeline(self.edge, self._inbox, max(meta.consumed, self._inbox.start))
+        self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
+        self._forward_state = StateFile(path)
+        self._forwarder = Forwarder(
+            self._forward_state,
+            messages,
+            folder_id=self._inbox.folder_id,
+            region=config.region,
+            prefix=config.log.topic_prefix,
+            limits=limits,
+            telemetry=telemetry,
+        )
+        self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
+        self._outbox = self._state.outbox_size()
+        self._flush_trouble = ""
+        replayed = self._pipeline.replay()
+        log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
+        self._register()
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until ``stop``; then answer what is in hand, flush once more and forward."""
+        config = self._config
+        tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
+        admit = Admit(tenants, self._own, self.edge.policy.version)
+        receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
+        intake = asyncio.create_task(self._intake.run(), name="intake")
+        flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
+        forwarding = asyncio.create_task(self._forwarder.run(forward_stop), name="forward")
+        tasks = [intake, flushing, forwarding]
+        if tenants is not None:
+            tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
+        try:
+            limits = config.limits
+            http = await serve_http(self._intake, admit, str(config.otlp_http), limits, receivers_stop)
+            grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), limits, receivers_stop)
+            ready()
+            await _until(stop, [*tasks, http.done, grpc.done])
+            receivers_stop.set()
+            await asyncio.gather(http.done, grpc.done)
+            self._intake.close()
+            await intake
+            await flushing
+            await self._flush_once()
+            forward_stop.set()
+            self._forwarder.flushed()
+            await asyncio.wait_for(forwarding, 30)
+        finally:
+            receivers_stop.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def not_ready(self) -> list[str]:
+        """Why the collector should get no traffic, or is in trouble; empty when all is well."""
+        return [reason for reason in (self._pressure(), self._flush_trouble, self._forwarder.trouble) if reason]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._pipeline.close()
+        self._state.close()
+        self._forward_state.close()
+        self._inbox.close()
+
+    def _pressure(self) -> str:
+        if self._outbox[1] > self._config.limits.outbox_bytes_max:
+            return f"the outbox is full: {self._outbox[1]} bytes wait for the log"
+        return ""
+
+    async def _flush_forever(self, stop: asyncio.Event) -> None:
+        period = self._config.flush_seconds
+        # A fleet must not arrive on the same second: the phase is a hash of the name.
+        phase = hash_parts("flush", self._config.cluster.name) % 1_000_000 / 1_000_000 * period
+        while not stop.is_set():
+            now = time.time()
+            wait = period - (now - phase) % period
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
+            if not stop.is_set():
+                await self._flush_once()
+
+    async def _flush_once(self) -> None:
+        try:
+            started = time.monotonic()
+            counts = await self._pipeline.run(self._flush)
+            self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
+            self._flush_trouble = ""
+        except Retry as error:
+            self._flush_trouble = f"flushing fails: {error}"
+            log.warning("flush failed, everything is kept for the next", extra={"error": str(error)})
+            return
+        for lane, rows in counts.items():
+            self._telemetry.count(OwnMetric.FLUSHED_ROWS, rows, lane)
+        self._forwarder.flushed()
+
+    def _flush(self) -> dict[str, int]:
+        """On the edge's thread: a cut at what was applied so far."""
+        now_ns = time.time_ns()
+        own = self._own
+        self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
+        position = self._pipeline.applied
+        counts = self._flusher.flush(position, now_ns)
+        self._inbox.trim(position)
+        self._outbox = self._state.outbox_size()
+        return counts
+
+    def _register(self) -> None:
+        telemetry = self._telemetry
+        telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
+        telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))
+        telemetry.read_from(OwnMetric.SERIES, lambda: len(self.edge.catalog.series))
+        telemetry.read_from(OwnMetric.OUTBOX_MESSAGES, lambda: self._outbox[0])
+        telemetry.read_from(OwnMetric.OUTBOX_BYTES, lambda: self._outbox[1])
+        telemetry.read_from(
+            OwnMetric.OUTBOX_OLDEST_SECONDS, lambda: time.time() - self._outbox[2] / 1e9 if self._outbox[2] else 0.0
+        )
+
+
+async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for ``stop``; if a task ends before, raise why."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        stopping.cancel()
+
+
+async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
+    """Run a collector until ``context.stop``.
+
+    Raises:
+        CatchmentError: the folder, a port or the log cannot be used.
+    """
+    topics = {
+        regional_topic(config.log.topic_prefix, config.region, lane): config.log.partitions for lane in EDGE_LANES
+    }
+    await messages.create_topics(topics)
+    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, time.time_ns())
+
+    def ready() -> None:
+        context.watch = collector.not_ready
+
+    try:
+        await collector.run(context.stop, ready)
+    finally:
+        collector.close()

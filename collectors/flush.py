@@ -1,0 +1,255 @@
+"""The flush: a cut at an inbox position becomes envelopes and state, in one transaction.
+
+`rows_of` is the pure part: what was drained → rows of every lane by tenant. `Flusher` is the shell around it: it
+drains, seals envelopes, commits and, if that fails, puts everything back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from catchment.columns import LANES
+from catchment.envelope import encode, seal
+from catchment.version import PROGRAM
+from catchment.windows import NANOSECONDS
+from collectors.catalog import Catalog
+from collectors.edge import Drained, Edge
+from collectors.life_table import to_table, touched_lives
+from collectors.seen import Segment
+from collectors.state import Flush, Meta, SeriesRow, StateFile
+
+
+@dataclass(frozen=True)
+class LaneRows:
+    """Rows of one lane and tenant, and the digest of their points."""
+
+    lane: str
+    tenant: str
+    table: pa.Table
+    digest: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who flushes: what heartbeats and drops are signed with."""
+
+    name: str
+    sequence: int
+    policy_version: str
+
+
+def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, window_seconds: int) -> list[LaneRows]:
+    """The rows of every lane by tenant.
+
+    Args:
+        drained: see `Edge.drain`.
+        catalog: what its place slots mean.
+        source: who flushes.
+        now_ns: the time of the flush: the window of drops.
+        window_seconds: the resolution.
+    """
+    lanes = []
+    for tenant, table in drained.rows.items():
+        digest = sum(d for (place, _), d in drained.digests.items() if catalog.places[place].tenant == tenant)
+        lanes.append(LaneRows("metrics_cluster", tenant, table, digest % 2**64))
+        lanes.append(LaneRows("totals", tenant, _totals(tenant, table, drained.digests, catalog), digest % 2**64))
+    window_ns = now_ns - now_ns % (window_seconds * NANOSECONDS)
+    drops: dict[str, list[dict[str, object]]] = {}
+    for (place, reason, unit), count in drained.tally.items():
+        drops.setdefault(catalog.places[place].tenant, []).append(
+            {
+                "window_start_ns": window_ns,
+                "window_seconds": window_seconds,
+                "cluster": catalog.places[place].cluster,
+                "tier": "collector",
+                "lane": "metrics",
+                "reason": reason,
+                "unit": unit,
+                "count": count,
+            }
+        )
+    health: dict[str, list[dict[str, object]]] = {}
+    for place, heard in drained.heard.items():
+        health.setdefault(catalog.places[place].tenant, []).append(
+            {
+                "window_start_ns": heard.heartbeat_ns - heard.heartbeat_ns % (window_seconds * NANOSECONDS),
+                "window_seconds": window_seconds,
+                "cluster": catalog.places[place].cluster,
+                "source": source.name,
+                "heartbeat_ns": heard.heartbeat_ns,
+                "sequence": source.sequence,
+                "labels": heard.labels,
+                "version": PROGRAM,
+                "policy_version": heard.policy_version or source.policy_version,
+            }
+        )
+    for lane, by_tenant in (("drops", drops), ("health", health)):
+        for tenant, rows in by_tenant.items():
+            lanes.append(LaneRows(lane, tenant, pa.Table.from_pylist(rows, LANES[lane].schema)))
+    return lanes
+
+
+def _totals(tenant: str, table: pa.Table, digests: Counter[tuple[int, int]], catalog: Catalog) -> pa.Table:
+    """Control totals of a tenant's metric rows by cluster and window."""
+    keys = ["window_start_ns", "window_seconds", "cluster"]
+    columns = table.select([*keys, "points"])
+    columns = columns.set_column(2, "cluster", columns["cluster"].cast(pa.string()))
+    frame = (
+        pl.DataFrame(columns).group_by(keys, maintain_order=True).agg(pl.col("points").sum(), pl.len().alias("rows"))
+    )
+    by_name = {
+        (catalog.places[place].cluster, window_ns): digest
+        for (place, window_ns), digest in digests.items()
+        if catalog.places[place].tenant == tenant
+    }
+    rows = frame.with_columns(
+        pl.lit("metrics").alias("lane"),
+        pl.Series(
+            "digest",
+            [by_name.get(pair, 0) for pair in zip(frame["cluster"], frame["window_start_ns"], strict=True)],
+            pl.UInt64,
+        ),
+    ).to_arrow()
+    schema = LANES["totals"].schema
+    return pa.table([rows[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+
+class Flusher:
+    """Flushes one edge into one state file.
+
+    Args:
+        edge, state: of one folder.
+        meta: the state's head as it was loaded.
+        region: of all rows.
+        name: the collector's own cluster: the key of its messages and the source of its heartbeats.
+    """
+
+    def __init__(self, edge: Edge, state: StateFile, meta: Meta, *, region: str, name: str) -> None:
+        self._edge = edge
+        self._state = state
+        self._region = region
+        self._name = name
+        self.meta = meta
+        self._series_saved = len(edge.catalog.series)
+        self._lives_saved_rows = state.lives_rows()
+        self._unsaved_seen: list[Segment] = []
+        self._unsaved_forgotten = 0
+        self._whole = False
+
+    def flush(self, position: int, now_ns: int) -> dict[str, int]:
+        """Make everything applied so far durable as rows, consumed up to ``position``.
+
+        Returns:
+            Rows put into the outbox by lane.
+
+        Raises:
+            Retry: nothing changed; all is put back and goes with the next flush.
+        """
+        edge, catalog = self._edge, self._edge.catalog
+        drained = edge.drain(now_ns)
+        segment, forgotten = edge.seen.seal(now_ns, edge.limits.lateness_seconds * NANOSECONDS)
+        self._unsaved_seen += [segment] if segment is not None else []
+        self._unsaved_forgotten += forgotten
+        source = Source(self._name, self.meta.sequence + 1, edge.policy.version)
+        try:
+            lanes = rows_of(drained, catalog, source, now_ns=now_ns, window_seconds=edge.window_seconds)
+            envelopes, sequence = self._sealed(lanes)
+            size = len(edge.lives)
+            # Segments are rewritten whole once they hold three times what there is: at most three times the writing.
+            whole = self._whole or self._lives_saved_rows > 3 * size + 1024
+            rows = np.flatnonzero(~edge.lives.columns.dead[:size]) if whole else touched_lives(edge.lives)
+            lives = to_table(edge.lives, rows)
+            meta = replace(
+                self.meta,
+                known_since_ns=edge.lives.known_since_ns,
+                consumed=position,
+                sequence=sequence,
+                seen_horizon_ns=edge.seen.horizon_ns,
+            )
+            self._state.commit(
+                Flush(
+                    meta=meta,
+                    envelopes=envelopes,
+                    created_ns=now_ns,
+                    lives=lives,
+                    lives_whole=whole,
+                    series=_series_rows(catalog, 0 if self._whole else self._series_saved),
+                    series_whole=self._whole,
+                    seen=self._unsaved_seen,
+                    seen_forgotten=self._unsaved_forgotten,
+                    acknowledged=_acknowledged(lanes),
+                )
+            )
+        except BaseException:
+            edge.put_back(drained)
+            raise
+        self.meta = meta
+        self._series_saved = len(catalog.series)
+        self._lives_saved_rows = lives.num_rows + (0 if whole else self._lives_saved_rows)
+        self._unsaved_seen, self._unsaved_forgotten = [], 0
+        edge.lives.columns.touched[:size] = False
+        # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
+        self._whole = edge.evict_idle(now_ns) > 0
+        return _row_counts(lanes)
+
+    def _sealed(self, lanes: list[LaneRows]) -> tuple[list[tuple[str, str, bytes]], int]:
+        """Envelopes as (lane, key, bytes), split at the row limit, and the last sequence used."""
+        sequence = self.meta.sequence
+        sealed = []
+        rows_max = self._edge.limits.envelope_rows_max
+        for lane in lanes:
+            for start in range(0, lane.table.num_rows, rows_max):
+                sequence += 1
+                envelope = seal(
+                    lane.lane,
+                    lane.table.slice(start, rows_max),
+                    tenant=lane.tenant,
+                    region=self._region,
+                    producer=self.meta.inbox_id,
+                    sequence=sequence,
+                    policy_version=self._edge.policy.version,
+                    # The digest is of all the rows together: it goes with the first part, so that parts add up to it.
+                    digest=lane.digest if start == 0 else 0,
+                )
+                sealed.append((lane.lane, f"{lane.tenant}/{self._name}", encode(envelope)))
+        return sealed, sequence
+
+
+def _acknowledged(lanes: list[LaneRows]) -> dict[tuple[str, str], tuple[int, int]]:
+    return {
+        (lane.tenant, "metrics"): (int(np.sum(lane.table["points"].to_numpy())), lane.digest)
+        for lane in lanes
+        if lane.lane == "metrics_cluster"
+    }
+
+
+def _row_counts(lanes: list[LaneRows]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for lane in lanes:
+        counts[lane.lane] += lane.table.num_rows
+    return dict(counts)
+
+
+def _series_rows(catalog: Catalog, first: int) -> list[SeriesRow]:
+    rows = []
+    for slot, series in enumerate(catalog.series[first:], first):
+        place = catalog.places[series.place]
+        rows.append(
+            SeriesRow(
+                slot,
+                place.tenant,
+                place.cluster,
+                series.service,
+                series.metric,
+                series.kind,
+                series.unit,
+                series.attributes,
+                series.series_id,
+            )
+        )
+    return rows

@@ -1,0 +1,149 @@
+"""The forwarder: envelopes from the outbox to the regional log, each exactly once.
+
+One log transaction takes some envelopes and the outbox sequence of the last one; only then they are deleted here. After
+a crash in between, the committed position says what the log has already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+from catchment.columns import regional_topic
+from catchment.envelope import CONTENT_TYPE
+from catchment.errors import Corrupt, Fenced, Invalid, Retry
+from catchment.limits import Limits
+from catchment.log.port import Log, OutMessage, Source, Writer
+from catchment.telemetry import OwnMetric, Telemetry
+from collectors.state import OutboxRow, StateFile
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_SECONDS_MAX = 10.0
+_IDLE_SECONDS = 1.0
+
+
+class Forwarder:
+    """Forwards one outbox.
+
+    Args:
+        state: a connection of the forwarder's own.
+        messages: the log.
+        folder_id: of the collector's folder: names the source for ever.
+        region, prefix: of the topics.
+    """
+
+    def __init__(
+        self,
+        state: StateFile,
+        messages: Log,
+        *,
+        folder_id: str,
+        region: str,
+        prefix: str,
+        limits: Limits,
+        telemetry: Telemetry,
+    ) -> None:
+        self._state = state
+        self._log = messages
+        self._source = Source(f"forward-{folder_id}")
+        self._region = region
+        self._prefix = prefix
+        self._limits = limits
+        self._telemetry = telemetry
+        self._flushed = asyncio.Event()
+        self.trouble = ""
+
+    def flushed(self) -> None:
+        """Say that the outbox has something new."""
+        self._flushed.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Forward until ``stop`` is set and the outbox is empty, or what is left cannot be sent just then.
+
+        Raises:
+            Corrupt: the log says that more was forwarded than this outbox ever held.
+            Fenced: another process forwards this folder.
+        """
+        backoff_seconds = 0.1
+        while True:
+            writer: Writer | None = None
+            try:
+                writer = await self._log.writer(self._source)
+                position = await self._start(writer)
+                self.trouble, backoff_seconds = "", 0.1
+                await self._forward(writer, position, stop)
+                return
+            except Fenced as error:
+                raise Fenced("another process forwards this folder", source=self._source.hop) from error
+            except (Retry, Invalid) as error:
+                self.trouble = f"forwarding fails: {error}"
+                log.warning(
+                    "forwarding fails, trying again", extra={"error": str(error), "in_seconds": backoff_seconds}
+                )
+                self._telemetry.count(OwnMetric.PUBLISH_RETRIES, 1, "forward")
+            finally:
+                if writer is not None:
+                    await writer.close()
+            if stop.is_set():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
+            backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS_MAX)
+
+    async def _start(self, writer: Writer) -> int:
+        """The position to go on from: what the log has, which is never more than the outbox ever held."""
+        position = await writer.committed() or 0
+        last = await asyncio.to_thread(self._state.outbox_last)
+        if position > last:
+            raise Corrupt(
+                f"the log has {position} of this folder's envelopes, but its outbox only ever held {last}: "
+                "was the folder restored from a copy?",
+                source=self._source.hop,
+            )
+        await asyncio.to_thread(self._state.trim, position)
+        return position
+
+    async def _forward(self, writer: Writer, position: int, stop: asyncio.Event) -> None:
+        while True:
+            self._flushed.clear()
+            rows = await asyncio.to_thread(
+                self._state.outbox,
+                position,
+                messages_max=self._limits.publish_messages_max,
+                bytes_max=self._limits.publish_bytes_max,
+            )
+            if not rows:
+                if stop.is_set():
+                    return
+                await self._wait(stop)
+                continue
+            await writer.publish([self._message(row) for row in rows], rows[-1].sequence)
+            position = rows[-1].sequence
+            await asyncio.to_thread(self._state.trim, position)
+            self._telemetry.count(OwnMetric.FORWARDED_MESSAGES, len(rows))
+            self._telemetry.count(OwnMetric.FORWARDED_BYTES, sum(len(row.value) for row in rows))
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        """Until something was flushed, or it is time to stop."""
+        waits = [asyncio.create_task(self._flushed.wait()), asyncio.create_task(stop.wait())]
+        try:
+            await asyncio.wait(waits, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _message(self, row: OutboxRow) -> OutMessage:
+        return OutMessage(
+            topic=regional_topic(self._prefix, self._region, row.lane),
+            key=row.key,
+            value=row.value,
+            headers={
+                "content-type": CONTENT_TYPE,
+                "lane": row.lane,
+                "producer": self._source.hop.removeprefix("forward-"),
+                "sequence": str(row.sequence),
+            },
+        )

@@ -1,0 +1,273 @@
+"""The intake: many requests at once through decode, fsync and answer, in the order of the inbox.
+
+    submit → queue ─ stage (one decode) ─ append (one fdatasync) ─ answer ─ apply
+
+Rules:
+1. A sender is answered after its request is fsynced; a request that cannot be decoded is refused before and never
+   written.
+2. Requests that arrive while a batch is on its way form the next batch: one decode and one fsync for all of them.
+   The next batch is decoded while the one before it is fsynced.
+3. Work on the edge (stage, apply, flush) runs on one thread, in order; the fsync on another.
+4. What waits is bounded by ``intake_queue_bytes_max``; beyond it senders are told to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from catchment.errors import Bug, CatchmentError, Invalid, Reject
+from catchment.limits import Limits
+from collectors.content import to_protobuf
+from collectors.edge import Edge
+from collectors.inbox import Inbox
+from collectors.records import Outcome, Received
+from collectors.staged import Staged
+
+T = TypeVar("T")
+
+# Enough for one decode to be worth its overhead, little enough for an answer to come soon.
+_BATCH_BYTES = 8 << 20
+_BATCH_REQUESTS = 512
+
+
+@dataclass(slots=True)
+class _Waiting:
+    received: Received
+    answer: asyncio.Future[Outcome]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A staged batch: what is written, and who waits for it."""
+
+    waiting: list[_Waiting]
+    outcomes: list[Outcome]
+    staged: Staged
+
+
+class Pipeline:
+    """The one thread that works on the edge, and the inbox position of what it has applied."""
+
+    def __init__(self, edge: Edge, inbox: Inbox, consumed: int) -> None:
+        self.edge = edge
+        self.inbox = inbox
+        self.applied = consumed
+        self._executor = ThreadPoolExecutor(1, "edge")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do something on the edge's thread, after all that was asked for before."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def apply(self, staged: Staged, requests: Sequence[Received], position: int) -> None:
+        """Apply durable requests that end at ``position``; on the edge's thread."""
+        self.edge.apply(staged, requests)
+        self.applied = position
+
+    def replay(self) -> int:
+        """Apply what the inbox holds behind the consumed position; at start, on the caller's thread.
+
+        Returns:
+            How many requests were applied.
+        """
+        count = 0
+        batch: list[tuple[int, Received]] = []
+        size = 0
+        for position, received in self.inbox.replay(self.applied):
+            batch.append((position, received))
+            size += len(received.body)
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_REQUESTS:
+                count += self._replay_batch(batch)
+                batch, size = [], 0
+        return count + self._replay_batch(batch)
+
+    def close(self) -> None:
+        """Wait for what is running and end the thread."""
+        self._executor.shutdown()
+
+    def _replay_batch(self, batch: list[tuple[int, Received]]) -> int:
+        if not batch:
+            return 0
+        requests, payloads = readable([received for _, received in batch], self.edge.limits)
+        outcomes, staged = self.edge.stage(requests, payloads)
+        good = [request for request, outcome in zip(requests, outcomes, strict=True) if isinstance(outcome, Outcome)]
+        if len(good) < len(batch):
+            # It was decoded before it was written, so this program has become stricter than the one that answered.
+            place = self.edge.catalog.place(batch[0][1].tenant, batch[0][1].cluster)
+            self.edge.tally.add(place, "unreadable_in_replay", "requests", len(batch) - len(good))
+        self.apply(staged, good, batch[-1][0])
+        return len(good)
+
+
+def readable(requests: Sequence[Received], limits: Limits) -> tuple[list[Received], list[bytes]]:
+    """The requests whose content can be unpacked, and their protobuf."""
+    good, payloads = [], []
+    for request in requests:
+        try:
+            payloads.append(to_protobuf(request, limits.request_bytes_uncompressed_max))
+            good.append(request)
+        except Invalid:
+            continue
+    return good, payloads
+
+
+class EdgeIntake:
+    """The `collectors.records.Intake` of a collector.
+
+    Args:
+        pipeline: the edge's thread.
+        limits: bounds of what waits.
+        pressure: a reason to refuse everything for now ("" for none), such as a full outbox.
+    """
+
+    def __init__(self, pipeline: Pipeline, limits: Limits, pressure: Callable[[], str]) -> None:
+        self._pipeline = pipeline
+        self._limits = limits
+        self._pressure = pressure
+        self._queue: deque[_Waiting] = deque()
+        self._queue_bytes = 0
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._staged: asyncio.Queue[_Batch | None] = asyncio.Queue(maxsize=1)
+        self._writer = ThreadPoolExecutor(1, "inbox")
+        self.requests = 0
+        self.commits = 0
+
+    async def submit(self, received: Received) -> Outcome:
+        """See `collectors.records.Intake`."""
+        if self._closed:
+            raise Reject("stopping", retry_after_seconds=self._limits.retry_after_seconds)
+        reason = self._pressure()
+        if reason:
+            raise Reject(reason, retry_after_seconds=self._limits.retry_after_seconds)
+        size = len(received.body)
+        if self._queue_bytes + size > self._limits.intake_queue_bytes_max:
+            raise Reject("too much is waiting", retry_after_seconds=self._limits.retry_after_seconds)
+        waiting = _Waiting(received, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._queue_bytes += size
+        self._arrived.set()
+        try:
+            return await waiting.answer
+        finally:
+            self._queue_bytes -= size
+
+    async def run(self) -> None:
+        """Work until `close`; ends when everything submitted was answered and applied."""
+        writing = asyncio.create_task(self._write_batches(), name="inbox")
+        try:
+            await _first_failure(self._stage_batches(), writing)
+        except BaseException as error:
+            self._closed = True
+            self._fail_all(error)
+            raise
+        finally:
+            writing.cancel()
+            self._writer.shutdown()
+
+    def close(self) -> None:
+        """Take no more; what was submitted is still finished."""
+        self._closed = True
+        self._arrived.set()
+
+    def _fail_all(self, error: BaseException) -> None:
+        while self._queue:
+            answer = self._queue.popleft().answer
+            if not answer.done():
+                answer.set_exception(Bug(f"the intake broke: {error}"))
+
+    async def _stage_batches(self) -> None:
+        while True:
+            await self._arrived.wait()
+            if not self._queue:
+                if self._closed:
+                    await self._staged.put(None)
+                    return
+                self._arrived.clear()
+                continue
+            waiting = self._take()
+            batch = await self._pipeline.run(lambda waiting=waiting: self._stage(waiting))  # type: ignore[misc]
+            if batch.waiting:
+                await self._staged.put(batch)
+
+    def _take(self) -> list[_Waiting]:
+        taken: list[_Waiting] = []
+        size = 0
+        while self._queue and len(taken) < _BATCH_REQUESTS and size < _BATCH_BYTES:
+            waiting = self._queue.popleft()
+            if waiting.answer.cancelled():
+                continue  # the sender has gone before anything was written: it will come again
+            taken.append(waiting)
+            size += len(waiting.received.body)
+        return taken
+
+    def _stage(self, waiting: list[_Waiting]) -> _Batch:
+        """Decode a batch and answer those that are bad; on the edge's thread."""
+        refused: list[tuple[_Waiting, CatchmentError]] = []
+        good, payloads = [], []
+        for one in waiting:
+            try:
+                payloads.append(to_protobuf(one.received, self._limits.request_bytes_uncompressed_max))
+                good.append(one)
+            except Invalid as error:
+                refused.append((one, error))
+        outcomes, staged = self._pipeline.edge.stage([one.received for one in good], payloads)
+        written, answers = [], []
+        for one, outcome in zip(good, outcomes, strict=True):
+            if isinstance(outcome, Invalid):
+                refused.append((one, outcome))
+            else:
+                written.append(one)
+                answers.append(outcome)
+        for one, why in refused:
+            self._refuse(one, why)
+        if not written:
+            self._pipeline.edge.discard(staged)
+        return _Batch(written, answers, staged)
+
+    def _refuse(self, one: _Waiting, error: CatchmentError) -> None:
+        edge = self._pipeline.edge
+        edge.tally.add(edge.catalog.place(one.received.tenant, one.received.cluster), "undecodable", "requests", 1)
+        one.answer.get_loop().call_soon_threadsafe(_answer, one.answer, error)
+
+    async def _write_batches(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (batch := await self._staged.get()) is not None:
+            requests = [one.received for one in batch.waiting]
+            try:
+                ends = await loop.run_in_executor(self._writer, self._pipeline.inbox.append, requests)
+            except CatchmentError as error:
+                await self._pipeline.run(lambda staged=batch.staged: self._pipeline.edge.discard(staged))  # type: ignore[misc]
+                for one in batch.waiting:
+                    _answer(one.answer, error)
+                continue
+            self.requests += len(requests)
+            self.commits += 1
+            for one, outcome in zip(batch.waiting, batch.outcomes, strict=True):
+                _answer(one.answer, outcome)
+            await self._pipeline.run(
+                lambda staged=batch.staged, requests=requests, end=ends[-1]: self._pipeline.apply(staged, requests, end)  # type: ignore[misc]
+            )
+
+
+def _answer(future: asyncio.Future[Outcome], outcome: Outcome | CatchmentError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Outcome):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
+
+
+async def _first_failure(*work: Awaitable[None]) -> None:
+    """Run until all are done or one fails; the failure is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in pending:
+        task.cancel()
+    for task in done:
+        task.result()

@@ -1,0 +1,1 @@
+"""Receivers: the protocols that senders speak."""

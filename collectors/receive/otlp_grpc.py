@@ -1,0 +1,149 @@
+"""OTLP over gRPC: ``MetricsService/Export`` with the message left as bytes.
+
+Source: https://opentelemetry.io/docs/specs/otlp/#otlpgrpc
+
+Rules:
+
+1. OK means durable: it is sent after `Intake.submit` returned, and only then.
+2. Errors carry a google.rpc.Status in ``grpc-status-details-bin``: RetryInfo with UNAVAILABLE (come back), BadRequest
+   with INVALID_ARGUMENT (never again).
+3. A client that cancels while its request is being taken in changes nothing: the request is finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import urllib.parse
+from typing import Any, NoReturn
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+from catchment.errors import CatchmentError
+from collectors.admit import Admit
+from collectors.content import PROTOBUF
+from collectors.receive.serving import (
+    InFlight,
+    Limits,
+    Serving,
+    bind,
+    cannot_listen,
+    split_address,
+    status_of,
+    too_many,
+)
+from collectors.records import Intake, Outcome, Received
+
+_LOG = logging.getLogger(__name__)
+_SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+_STOP_SECONDS_MAX = 20
+_DETAILS = "grpc-status-details-bin"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_PEER = re.compile(r"ipv[46]:\[?([^\]]*?)\]?(?::\d+)?")
+_PROXY_KEYS = ("x-forwarded-for", "forwarded")
+
+
+class OtlpGrpc:
+    """The handler of the service."""
+
+    def __init__(self, intake: Intake, admit: Admit, limits: Limits) -> None:
+        self._intake = intake
+        self._admit = admit
+        self._limits = limits
+        self._in_flight = InFlight()
+        self._tasks: set[asyncio.Task[Outcome]] = set()
+
+    async def export(self, request: bytes, context: Any) -> bytes:
+        """Serve one call; the answer is an ExportMetricsServiceResponse."""
+        if self._in_flight.count >= self._limits.requests_in_flight_max:
+            await _abort(context, too_many(self._limits))
+        self._in_flight.count += 1
+        try:
+            outcome = await self._submit(request, context)
+        except CatchmentError as error:
+            if status_of(error).code == grpc.StatusCode.INTERNAL.value[0]:
+                _LOG.exception("request failed")
+            await _abort(context, error)
+        finally:
+            self._in_flight.count -= 1
+        if not outcome.points_rejected and not outcome.message:
+            return b""
+        response = ExportMetricsServiceResponse()
+        response.partial_success.rejected_data_points = outcome.points_rejected
+        response.partial_success.error_message = outcome.message
+        return bytes(response.SerializeToString())
+
+    async def _submit(self, request: bytes, context: Any) -> Outcome:
+        metadata = dict(context.invocation_metadata() or ())
+        sender = self._admit.sender(
+            metadata.get("authorization"),
+            peer_address(context.peer()),
+            forwarded=any(key in metadata for key in _PROXY_KEYS),
+        )
+        received = Received(
+            signal="metrics",
+            tenant=sender.tenant,
+            cluster=sender.cluster,
+            labels=sender.labels,
+            content_type=PROTOBUF,
+            content_encoding="",
+            received_ns=time.time_ns(),
+            policy_version=self._admit.policy_version,
+            body=request,
+        )
+        task = asyncio.ensure_future(self._intake.submit(received))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+
+def peer_address(peer: str) -> str:
+    """The IP address in gRPC's name of a peer (``ipv4:127.0.0.1:5``, ``ipv6:%5B::1%5D:5``); "" if it has none."""
+    found = _PEER.fullmatch(urllib.parse.unquote(peer))
+    return found[1] if found else ""
+
+
+async def _abort(context: Any, error: CatchmentError) -> NoReturn:
+    status = status_of(error)
+    await context.abort(_CODES[status.code], status.message, ((_DETAILS, status.SerializeToString()),))
+    raise AssertionError("abort returns never")
+
+
+async def serve_grpc(intake: Intake, admit: Admit, address: str, limits: Limits, stop: asyncio.Event) -> Serving:
+    """Serve OTLP/gRPC until ``stop`` is set; then finish what is in hand and close.
+
+    Args:
+        address: ``host:port``; port 0 takes a free one, see `Serving.port`.
+
+    Raises:
+        CatchmentError: the address cannot be listened on.
+    """
+    host, port = split_address(address)
+    # gRPC logs a taken port at length and raises without a reason: a plain socket asks first.
+    bind(address, "OTLP/gRPC").close()
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", limits.request_bytes_max),
+            ("grpc.so_reuseport", 0),
+        ),
+        # Beyond this, calls are refused before they are read; up to it, with a hint when to come back.
+        maximum_concurrent_rpcs=2 * limits.requests_in_flight_max,
+    )
+    handler = OtlpGrpc(intake, admit, limits)
+    # Without (de)serialisers a message stays bytes.
+    methods = {"Export": grpc.unary_unary_rpc_method_handler(handler.export)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        raise cannot_listen(address, "OTLP/gRPC", OSError(0, str(error))) from error
+    await server.start()
+
+    async def run() -> None:
+        await stop.wait()
+        await server.stop(_STOP_SECONDS_MAX)
+
+    return Serving(bound, asyncio.create_task(run()))

@@ -1,0 +1,131 @@
+"""What the receivers have in common: addresses, limits, how they run and stop, and what they record."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from catchment.errors import CatchmentError, Invalid, Reject, Retry
+from collectors.admit import Unauthenticated
+
+_BACKLOG = 1024
+_RETRY_SECONDS = 5
+
+
+class Limits(Protocol):
+    """The limits that receivers keep; `catchment.limits.Limits` has them."""
+
+    @property
+    def request_bytes_max(self) -> int:
+        """Bytes of one request as received."""
+        ...
+
+    @property
+    def requests_in_flight_max(self) -> int:
+        """Requests that are being read or wait for their answer, per receiver."""
+        ...
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """The hint to senders that are turned away."""
+        ...
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A receiver that serves until its ``stop`` event is set.
+
+    ``port`` is the one that it is bound to; ``done`` ends when the last request has been answered, or raises why the
+    receiver broke.
+    """
+
+    port: int
+    done: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class InFlight:
+    """How many requests a receiver has in hand."""
+
+    count: int = 0
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``; an IPv6 host stands in brackets.
+
+    Raises:
+        CatchmentError: it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise CatchmentError(f"{address!r} is no address: write host:port")
+    return host.strip("[]"), int(port)
+
+
+def bind(address: str, what: str) -> socket.socket:
+    """A listening socket, not shared with any other process.
+
+    Raises:
+        CatchmentError: the port is taken, or the address is none of this machine's.
+    """
+    host, port = split_address(address)
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise cannot_listen(address, what, error) from error
+    return listener
+
+
+def cannot_listen(address: str, what: str, error: OSError) -> CatchmentError:
+    """The error of an address that cannot be listened on, with what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return CatchmentError(f"port is taken: stop what listens there, or set another address for {what}", at=address)
+    return CatchmentError(f"cannot listen for {what}: {error.strerror or error}", at=address)
+
+
+def status_of(error: CatchmentError) -> status_pb2.Status:
+    """The google.rpc.Status that tells a sender of an error and what to do (OTLP: errors with details)."""
+    status = status_pb2.Status(message=error.reason)
+    if isinstance(error, Invalid):
+        status.code = code_pb2.INVALID_ARGUMENT
+        violation = error_details_pb2.BadRequest.FieldViolation(description=error.reason)
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    elif isinstance(error, Unauthenticated):
+        status.code = code_pb2.UNAUTHENTICATED
+    elif isinstance(error, (Reject, Retry)):
+        # UNAVAILABLE is retryable for every client; RESOURCE_EXHAUSTED only for those that read the details.
+        status.code = code_pb2.UNAVAILABLE
+        delay = Duration(seconds=retry_after_seconds(error))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    else:
+        status.code = code_pb2.INTERNAL
+        status.message = "internal error"
+    return status
+
+
+def retry_after_seconds(error: Reject | Retry) -> int:
+    """When a sender that was turned away should come back."""
+    return error.retry_after_seconds if isinstance(error, Reject) else _RETRY_SECONDS
+
+
+def too_many(limits: Limits) -> Reject:
+    """The answer to a request beyond `Limits.requests_in_flight_max`."""
+    return Reject(
+        f"more than {limits.requests_in_flight_max} requests in flight",
+        retry_after_seconds=limits.retry_after_seconds,
+    )

@@ -1,0 +1,52 @@
+"""What receivers hand to the collector, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as received, with all that was resolved then.
+
+    Replay uses only this, never today's clock or files.
+    """
+
+    signal: str
+    """What it carries: ``metrics`` (later ``logs``, ``traces`` …)."""
+    tenant: str
+    cluster: str
+    labels: str
+    """The cluster's labels, canonical JSON."""
+    content_type: str
+    """``application/x-protobuf`` or ``application/json``."""
+    content_encoding: str
+    """``""``, ``gzip``, ``zstd`` or ``deflate``."""
+    received_ns: int
+    """When its last byte came, ns, UTC."""
+    policy_version: str
+    body: bytes
+    """The bytes as received, still compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to one acknowledged request: how many of its points were refused for good, and why."""
+
+    points_rejected: int = 0
+    message: str = ""
+
+
+class Intake(Protocol):
+    """Where receivers put requests."""
+
+    async def submit(self, received: Received) -> Outcome:
+        """Make the request durable and take it into account; returns only then.
+
+        Raises:
+            Invalid: the payload is wrong and stays wrong (400, INVALID_ARGUMENT).
+            Reject: backpressure: come back after ``retry_after_seconds`` (503, RESOURCE_EXHAUSTED).
+            CatchmentError: trouble of our own (500, INTERNAL).
+        """
+        ...

@@ -1,0 +1,312 @@
+"""The collector's state: one SQLite file that a flush changes in one transaction.
+
+Tables and who writes them (all in ``commit``, but for ``trim``):
+
+    meta     one row: inbox id, known_since, consumed inbox position, envelope sequence, acknowledged totals
+    outbox   envelopes for the log; AUTOINCREMENT: no sequence is used twice; `trim` deletes what is forwarded
+    series   the catalog by slot
+    lives    segments of changed lives as Arrow IPC, later ones override; rewritten whole when segments outweigh them
+    seen     segments of point hashes
+
+Rules:
+1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.
+2. synchronous=FULL with a write-ahead log: what is committed survives a crash of the machine.
+3. Two threads use it, each with a connection of its own: the flush (writes) and the forwarder (reads, trims).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
+from collectors.seen import Segment
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (
+    only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL, inbox_id TEXT NOT NULL,
+    known_since_ns INTEGER NOT NULL, consumed INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    seen_horizon_ns INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, key TEXT NOT NULL, created_ns INTEGER NOT NULL,
+    value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS series (
+    slot INTEGER PRIMARY KEY, tenant TEXT NOT NULL, cluster TEXT NOT NULL, service TEXT NOT NULL, metric TEXT NOT NULL,
+    kind TEXT NOT NULL, unit TEXT NOT NULL, attributes TEXT NOT NULL, series_id INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS lives (segment INTEGER PRIMARY KEY AUTOINCREMENT, rows INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS seen (
+    segment INTEGER PRIMARY KEY AUTOINCREMENT, time_ns_max INTEGER NOT NULL, hashes BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS acknowledged (
+    tenant TEXT NOT NULL, lane TEXT NOT NULL, points INTEGER NOT NULL, digest INTEGER NOT NULL,
+    PRIMARY KEY (tenant, lane));
+"""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The one row of ``meta``."""
+
+    inbox_id: str
+    known_since_ns: int
+    consumed: int
+    sequence: int
+    seen_horizon_ns: int
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """An envelope that waits for the log."""
+
+    sequence: int
+    lane: str
+    key: str
+    created_ns: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """A persisted series."""
+
+    slot: int
+    tenant: str
+    cluster: str
+    service: str
+    metric: str
+    kind: str
+    unit: str
+    attributes: str
+    series_id: int
+
+
+@dataclass(frozen=True)
+class Flush:
+    """All that one flush makes durable.
+
+    ``lives_whole`` says that ``lives`` are all there are: earlier segments are deleted; likewise ``series_whole``.
+    ``acknowledged`` adds to the totals of points and digests by (tenant, lane).
+    """
+
+    meta: Meta
+    envelopes: Sequence[tuple[str, str, bytes]]
+    created_ns: int
+    lives: pa.Table
+    lives_whole: bool
+    series: Sequence[SeriesRow]
+    series_whole: bool
+    seen: Sequence[Segment]
+    seen_forgotten: int
+    acknowledged: dict[tuple[str, str], tuple[int, int]]
+
+
+class StateFile:
+    """One connection to the state of a collector's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._named():
+            # Guarded by who uses it: one thread at a time.
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+
+    def meta(self, *, inbox_id: str, now_ns: int) -> Meta:
+        """The state's head; made at the folder's birth.
+
+        Raises:
+            Corrupt: the state belongs to another inbox.
+            TooNew: a newer version wrote it.
+        """
+        with self._named():
+            self._db.execute(
+                "INSERT OR IGNORE INTO meta VALUES (1, ?, ?, ?, 0, 0, ?)", (VERSION, inbox_id, now_ns, now_ns)
+            )
+            row = self._db.execute(
+                "SELECT version, inbox_id, known_since_ns, consumed, sequence, seen_horizon_ns FROM meta"
+            ).fetchone()
+        if row[0] > VERSION:
+            raise TooNew(f"state of version {row[0]}; this process reads up to {VERSION}", file=str(self._path))
+        if row[1] != inbox_id:
+            raise Corrupt(
+                f"state belongs to inbox {row[1]}, not to {inbox_id}: were folders mixed?", file=str(self._path)
+            )
+        return Meta(*row[1:])
+
+    def series(self) -> Iterator[SeriesRow]:
+        """All series, by slot."""
+        with self._named():
+            for row in self._db.execute(
+                "SELECT series_id, slot, tenant, cluster, service, metric, kind, unit, attributes FROM series "
+                "ORDER BY slot"
+            ):
+                identity, *others = row
+                yield SeriesRow(*others, identity % 2**64)
+
+    def lives(self) -> list[pa.Table]:
+        """Segments of lives, the oldest first."""
+        with self._named():
+            rows = self._db.execute("SELECT data FROM lives ORDER BY segment").fetchall()
+        return [pa.ipc.open_stream(data).read_all() for (data,) in rows]
+
+    def lives_rows(self) -> int:
+        """Rows in all segments of lives."""
+        with self._named():
+            return int(self._db.execute("SELECT coalesce(sum(rows), 0) FROM lives").fetchone()[0])
+
+    def seen(self) -> list[Segment]:
+        """Segments of remembered points, the oldest first."""
+        with self._named():
+            rows = self._db.execute("SELECT hashes, time_ns_max FROM seen ORDER BY segment").fetchall()
+        return [Segment(_hashes(data), time_ns_max) for data, time_ns_max in rows]
+
+    def acknowledged(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Points and digest of all that was ever flushed, by (tenant, lane)."""
+        with self._named():
+            rows = self._db.execute("SELECT tenant, lane, points, digest FROM acknowledged").fetchall()
+        return {(tenant, lane): (points, digest % 2**64) for tenant, lane, points, digest in rows}
+
+    def commit(self, flush: Flush) -> None:
+        """Make a flush real, in one transaction.
+
+        Raises:
+            Retry: nothing changed; the disk is full or does not answer.
+        """
+        totals = self.acknowledged()
+        with self._named(), self._transaction():
+            self._db.executemany(
+                "INSERT INTO outbox (lane, key, created_ns, value) VALUES (?, ?, ?, ?)",
+                [(lane, key, flush.created_ns, value) for lane, key, value in flush.envelopes],
+            )
+            self._write_state(flush)
+            for (tenant, lane), (points, digest) in flush.acknowledged.items():
+                points_before, digest_before = totals.get((tenant, lane), (0, 0))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?)",
+                    (tenant, lane, points_before + points, _signed((digest_before + digest) % 2**64)),
+                )
+            meta = flush.meta
+            self._db.execute(
+                "UPDATE meta SET known_since_ns = ?, consumed = ?, sequence = ?, seen_horizon_ns = ?",
+                (meta.known_since_ns, meta.consumed, meta.sequence, meta.seen_horizon_ns),
+            )
+
+    def outbox(self, after: int, *, messages_max: int, bytes_max: int) -> list[OutboxRow]:
+        """Envelopes after a sequence, in order; at least one if there is any."""
+        rows: list[OutboxRow] = []
+        size = 0
+        with self._named():
+            for row in self._db.execute(
+                "SELECT sequence, lane, key, created_ns, value FROM outbox WHERE sequence > ? "
+                "ORDER BY sequence LIMIT ?",
+                (after, messages_max),
+            ):
+                size += len(row[4])
+                if rows and size > bytes_max:
+                    break
+                rows.append(OutboxRow(*row))
+        return rows
+
+    def outbox_last(self) -> int:
+        """The highest sequence that the outbox ever gave; 0 before the first."""
+        with self._named():
+            row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+    def outbox_size(self) -> tuple[int, int, int]:
+        """Messages, bytes and the creation time (ns, 0 if empty) of the oldest of what waits."""
+        with self._named():
+            row = self._db.execute(
+                "SELECT count(*), coalesce(sum(length(value)), 0), coalesce(min(created_ns), 0) FROM outbox"
+            ).fetchone()
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def trim(self, up_to: int) -> None:
+        """Delete what was forwarded, up to and including a sequence."""
+        with self._named(), self._transaction():
+            self._db.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _write_state(self, flush: Flush) -> None:
+        if flush.series_whole:
+            self._db.execute("DELETE FROM series")
+        self._db.executemany(
+            "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _series_tuples(flush.series)
+        )
+        if flush.lives_whole:
+            self._db.execute("DELETE FROM lives")
+        if flush.lives.num_rows:
+            self._db.execute(
+                "INSERT INTO lives (rows, data) VALUES (?, ?)", (flush.lives.num_rows, _ipc_bytes(flush.lives))
+            )
+        for segment in flush.seen:
+            self._db.execute(
+                "INSERT INTO seen (time_ns_max, hashes) VALUES (?, ?)", (segment.time_ns_max, segment.hashes.tobytes())
+            )
+        self._db.execute(
+            "DELETE FROM seen WHERE segment IN (SELECT segment FROM seen ORDER BY segment LIMIT ?)",
+            (flush.seen_forgotten,),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
+            raise Retry(f"collector state: {error}", file=str(self._path)) from error
+        except sqlite3.DatabaseError as error:
+            raise CatchmentError(f"collector state cannot be read: {error}", file=str(self._path)) from error
+
+
+def _series_tuples(rows: Iterable[SeriesRow]) -> Iterator[tuple[object, ...]]:
+    for row in rows:
+        yield (
+            row.slot,
+            row.tenant,
+            row.cluster,
+            row.service,
+            row.metric,
+            row.kind,
+            row.unit,
+            row.attributes,
+            _signed(row.series_id),
+        )
+
+
+def _signed(value: int) -> int:
+    """An unsigned 64-bit number as SQLite stores it."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _hashes(data: bytes) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(data, np.uint64).copy()
+
+
+def _ipc_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -1,0 +1,227 @@
+"""The tenants file: which bearer token speaks for which tenant and cluster.
+
+YAML or JSON, a list; one entry for each token (tokens are never stored, only their SHA-256):
+
+    - token_sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      tenant: acme
+      cluster: tokyo-1
+      labels: {zone: a, kind: station}
+
+Rules:
+
+1. A cluster may have several tokens (rotation); all its entries must have the same labels.
+2. The lookup is by the digest of the token, so its time tells nothing about the tokens that exist.
+3. All faults of a file are reported at once. A changed file with faults leaves the one before it in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from catchment.errors import ConfigFaults
+from catchment.identity import canonical_attributes
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What tenants and clusters may be called: a name becomes part of keys such as ``<tenant>/<cluster>``."""
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_LABELS_MAX = 64
+_LABEL_VALUE_CHARACTERS_MAX = 256
+_FAULTS_SHOWN_MAX = 100
+_KEYS = ("token_sha256", "tenant", "cluster", "labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whom a request is from: set once at the edge, never by a payload."""
+
+    tenant: str
+    cluster: str
+    labels: str = "{}"
+    """The cluster's labels, canonical JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """The senders of one tenants file, by the SHA-256 of their tokens."""
+
+    by_digest: Mapping[bytes, Sender] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tenants:
+        """Read a tenants file: JSON if its name ends in ``.json``, else YAML.
+
+        Raises:
+            ConfigFaults: all that is wrong with it, or that it cannot be read.
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes()
+            entries = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
+        except OSError as error:
+            raise ConfigFaults([f"{path}: cannot be read: {error.strerror}"]) from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigFaults([f"{path}: not readable as {path.suffix[1:] or 'YAML'}: {error}"]) from error
+        return cls.of(entries, str(path))
+
+    @classmethod
+    def of(cls, entries: object, name: str) -> Tenants:
+        """The senders of a list of entries; ``name`` stands before each fault.
+
+        Raises:
+            ConfigFaults: all that is wrong with them.
+        """
+        if entries is None:
+            entries = []
+        if not isinstance(entries, list):
+            raise ConfigFaults([f"{name}: must be a list of entries with {', '.join(_KEYS)}"])
+        faults: list[str] = []
+        by_digest: dict[bytes, Sender] = {}
+        labels_of: dict[tuple[str, str], str] = {}
+        for number, entry in enumerate(entries, 1):
+            found = _faults_of(entry)
+            if not found:
+                sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))
+                digest = bytes.fromhex(entry["token_sha256"])
+                if digest in by_digest:
+                    found.append("token_sha256: stands in an earlier entry as well")
+                if labels_of.setdefault((sender.tenant, sender.cluster), sender.labels) != sender.labels:
+                    found.append("labels: differ from an earlier entry of the same cluster")
+                by_digest[digest] = sender
+            faults += [f"{name}: entry {number}: {fault}" for fault in found]
+        if faults:
+            more = len(faults) - _FAULTS_SHOWN_MAX
+            raise ConfigFaults(faults[:_FAULTS_SHOWN_MAX] + ([f"{name}: and {more} more faults"] if more > 0 else []))
+        return cls(by_digest)
+
+    def find(self, token: str) -> Sender | None:
+        """The sender that a token speaks for; None if there is none."""
+        return self.by_digest.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+
+
+class TenantsFile:
+    """A tenants file that is read again when it changes.
+
+    ``report`` is told in one line what a reload brought: that the file changed, or why it was not taken.
+    """
+
+    def __init__(self, path: str | Path, report: Callable[[str], None]) -> None:
+        self._path = Path(path)
+        self._report = report
+        self._seen = self._look()
+        self._asked = asyncio.Event()
+        self.current = Tenants.load(self._path)
+
+    def find(self, token: str) -> Sender | None:
+        """The sender that a token speaks for, by the file in force."""
+        return self.current.find(token)
+
+    def reload(self) -> None:
+        """Read the file at the next turn of `watch`, changed or not (SIGHUP)."""
+        self._asked.set()
+
+    async def watch(self, poll_seconds: float = 1.0) -> None:
+        """Look after the file until cancelled. Reading happens in a thread, so that receiving goes on."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), poll_seconds)
+            looked = await asyncio.to_thread(self._look)
+            if looked == self._seen and not self._asked.is_set():
+                continue
+            self._asked.clear()
+            self._seen = looked
+            try:
+                self.current = await asyncio.to_thread(Tenants.load, self._path)
+            except ConfigFaults as error:
+                self._report(f"tenants file has faults, the one before it stays in force: {error}")
+            else:
+                self._report(f"tenants file {self._path} read: {len(self.current.by_digest)} tokens")
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """What changes when the file changes; None while it is not there."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read_yaml(text: bytes) -> object:
+    """The first document: lists, mappings and strings. Streams over the parser's events, for files of 100,000 entries.
+
+    All scalars stay strings as written: ``no``, ``1e3`` and dates are names here, not values of other types.
+    """
+    root: list[Any] = []
+    open_nodes: list[tuple[Any, list[str]]] = [(root, [])]
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            open_nodes.pop()
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"aliases such as *{event.anchor} are not read here")
+        if isinstance(event, yaml.DocumentStartEvent) and root:
+            raise ValueError("more than one document")
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        value: Any = {}
+        if isinstance(event, yaml.ScalarEvent):
+            value = event.value if event.value or event.style else None
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = []
+        parent, keys = open_nodes[-1]
+        if isinstance(parent, list):
+            parent.append(value)
+        elif keys:
+            parent[keys.pop()] = value
+        elif not isinstance(value, str):
+            raise ValueError(f"{_line(event)}: a key must be plain text")
+        elif value in parent:
+            raise ValueError(f"{_line(event)}: key {value!r} stands twice")
+        else:
+            keys.append(value)
+            continue
+        if not isinstance(event, yaml.ScalarEvent):
+            open_nodes.append((value, []))
+    return root[0] if root else None
+
+
+def _line(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
+
+
+def _faults_of(entry: Any) -> list[str]:
+    """All that is wrong with one entry."""
+    if not isinstance(entry, dict):
+        return ["must be a mapping"]
+    faults = [f"{key}: unknown; known are {', '.join(_KEYS)}" for key in entry if key not in _KEYS]
+    digest = entry.get("token_sha256")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        faults.append("token_sha256: must be 64 hex digits: the SHA-256 of the token")
+    for key in ("tenant", "cluster"):
+        value = entry.get(key)
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            faults.append(f"{key}: must be 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return faults + _label_faults(entry.get("labels") or {})
+
+
+def _label_faults(labels: object) -> list[str]:
+    if not isinstance(labels, dict):
+        return ["labels: must be a mapping of names to strings"]
+    faults = [f"labels: {len(labels)} of them; at most {_LABELS_MAX}"] if len(labels) > _LABELS_MAX else []
+    for name, value in labels.items():
+        if not isinstance(name, str) or not _LABEL.fullmatch(name):
+            faults.append(f"labels: {name!r} is no label name")
+        if not isinstance(value, str) or len(value) > _LABEL_VALUE_CHARACTERS_MAX:
+            faults.append(f"labels: {name!r} must be a string of at most {_LABEL_VALUE_CHARACTERS_MAX} characters")
+    return faults
