@@ -23,6 +23,7 @@ import xxhash
 UInt64s = npt.NDArray[np.uint64]
 
 _LENGTH = struct.Struct("<I")
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 # The finaliser of SplitMix64 (Steele, Lea, Flood 2014), a bijection on 64 bits.
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -31,7 +32,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def canonical_attributes(attributes: Mapping[str, object]) -> str:
     """The canonical string of attributes (rule 2). Values are str, bool, int, float, list, dict or None."""
-    return json.dumps(attributes, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(attributes)
 
 
 def hash_parts(*parts: str) -> int:

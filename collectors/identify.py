@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from catchment.identity import canonical_attributes, hash_parts, mix
 from catchment.limits import Limits
 from collectors.catalog import Catalog
 from collectors.decode.attributes import AttributeReader, Attributes, Unreadable, merged, service_of
 from collectors.decode.wire import Decoded, Points, RawBytes, Shape
-from collectors.hash_index import HashIndex
+from collectors.hash_index import ABSENT, HashIndex
 from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.reasons import Reason
@@ -93,13 +95,31 @@ class Identifier:
         self._raw = HashIndex(int(kept.sum()))
         self._raw.insert(keys[kept], values[kept])
 
+    def shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
+        """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""
+        metrics = decoded.metrics
+        parts = (decoded.resources, decoded.scopes, metrics.names, metrics.units)
+        ends = np.cumsum([len(part) for part in parts])
+        # One call for all four: hashing has a fixed cost.
+        hashes = RawBytes.hash_all(pa.concat_arrays([part.array for part in parts]))
+        resources, scopes, names, units, _ = np.split(hashes, ends)
+        resources = mix(resources, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
+        return mix(mix(mix(resources[metrics.resource], scopes[metrics.scope]), names), units)
+
     def identify(
-        self, decoded: Decoded, points: Points, kinds: Int32s, places: Int32s, usable: npt.NDArray[np.bool_]
+        self,
+        decoded: Decoded,
+        shared: UInt64s,
+        points: Points,
+        kinds: Int32s,
+        places: Int32s,
+        usable: npt.NDArray[np.bool_],
     ) -> tuple[Int32s, Notes]:
         """The life of each point.
 
         Args:
             decoded: what ``points`` are part of.
+            shared: `shared_keys` of it.
             points: of one shape.
             kinds: of each point.
             places: catalog slot of the place of each request.
@@ -108,31 +128,27 @@ class Identifier:
         Returns:
             Lives, or -reason where a point's identity cannot be used; and notes by (place, reason), once a stream.
         """
-        metrics = decoded.metrics
-        resource_keys = mix(
-            decoded.resources.hashes(), places[decoded.resource_request].astype(np.uint64) + np.uint64(1)
-        )
-        shared = mix(resource_keys[metrics.resource], decoded.scopes.hashes()[metrics.scope])
-        shared = mix(mix(shared, metrics.names.hashes()), metrics.units.hashes())
         keys = mix(shared[points.metric] + kinds.astype(np.uint64), points.attributes.hashes())
         starts = np.where(HAS_START[kinds], points.start_ns, 0)
         keys = mix(keys, starts.view(np.uint64))
         found = self._raw.find(keys)
         found[~usable] = 0
-        stale = found >= 0
-        if len(self._lives):
-            stale &= self._lives.columns.dead[np.where(stale, found, 0)]
-            stale &= usable
-        else:
-            stale &= False
-        unknown = np.flatnonzero((found == -1) | stale)
+        if self._lives.any_dead:
+            # Raw keys may still lead to a life that was evicted for a younger one.
+            live = found >= 0
+            live[live] = ~self._lives.columns.dead[found[live]]
+            found[(found >= 0) & ~live & usable] = ABSENT
+        unknown = np.flatnonzero(found == ABSENT)
         notes: Notes = Counter()
         if len(unknown):
             new_keys, first, inverse = np.unique(keys[unknown], return_index=True, return_inverse=True)
-            rows = unknown[first]
-            values = self._make(decoded, points, kinds, places, starts, rows, notes)
-            self._raw.insert(new_keys, values)
-            found[unknown] = values[inverse]
+            # In the order of arrival, so that neighbours in requests stay neighbours in tables.
+            order = np.argsort(first)
+            rank = np.empty_like(order)
+            rank[order] = np.arange(len(order))
+            values = self._make(decoded, points, kinds, places, starts, unknown[first[order]], notes)
+            self._raw.insert(new_keys[order], values)
+            found[unknown] = values[rank[inverse]]
         return np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32), notes
 
     def _make(
@@ -146,33 +162,89 @@ class Identifier:
         notes: Notes,
     ) -> Int32s:
         """Lives (or reasons) of points never seen before, one row each; a loop, but only over what is new."""
-        raw_attributes = points.attributes.split(rows)
-        resources: dict[int, Attributes | Reason] = {}
-        scopes: dict[int, Attributes | Reason] = {}
-        values = np.empty(len(rows), np.int32)
-        for i in np.argsort(rows, kind="stable").tolist():
-            row = int(rows[i])
-            metric = int(points.metric[row])
-            place = int(places[decoded.metrics.request[metric]])
+        values = np.zeros(len(rows), np.int32)
+        streams: list[_Stream | None] = []
+        shared = _Shared(decoded, self._reader)
+        metrics = points.metric[rows].tolist()
+        for i, (metric, kind, raw) in enumerate(
+            zip(metrics, kinds[rows].tolist(), points.attributes.split(rows), strict=True)
+        ):
             try:
-                resource = _cached(
-                    resources, int(decoded.metrics.resource[metric]), decoded.resources, self._reader.resource
-                )
-                scope = _cached(scopes, int(decoded.metrics.scope[metric]), decoded.scopes, self._reader.scope)
-                values[i] = self._life(
-                    place,
-                    resource,
-                    scope,
-                    self._name(decoded.metrics.names[metric], required=True),
-                    self._name(decoded.metrics.units[metric], required=False),
-                    Kind(int(kinds[row])),
-                    self._reader.point(raw_attributes[i]),
-                    int(starts[row]),
-                    notes,
-                )
+                place = int(places[decoded.metrics.request[metric]])
+                streams.append(self._stream(shared, metric, place, Kind(kind), self._reader.point(raw)))
             except Unreadable as error:
                 values[i] = _REASON_BASE - error.reason
+                streams.append(None)
+        readable = np.flatnonzero(values == 0)
+        ids = np.array([stream.stream_id for stream in streams if stream is not None], np.uint64)
+        known = self._lives.find(ids, starts[rows[readable]])
+        values[readable] = known
+        new = readable[known == ABSENT]
+        series = np.zeros(len(rows), np.int32)
+        for i in new.tolist():
+            stream = streams[i]
+            assert stream is not None
+            try:
+                series[i] = self._series(stream, notes)
+            except Unreadable as error:
+                values[i] = _REASON_BASE - error.reason
+        new = new[values[new] == ABSENT]
+        room = max(self._limits.streams_max - len(self._lives), 0)
+        values[new[room:]] = _REASON_BASE - Reason.STREAMS_FULL
+        new = new[:room]
+        if len(new):
+            values[new] = self._add_lives(
+                np.array([s.stream_id for s in (streams[i] for i in new.tolist()) if s], np.uint64),
+                starts[rows[new]],
+                series[new],
+            )
         return values
+
+    def _add_lives(self, ids: UInt64s, starts: npt.NDArray[np.int64], series: Int32s) -> Int32s:
+        """Begin lives; two raw keys of one stream (its attributes in another order) share one."""
+        pairs = mix(ids, starts.view(np.uint64))
+        _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        distinct = np.sort(first)
+        rows = self._lives.add(
+            ids[distinct], starts[distinct], series[distinct], lives_max=self._limits.lives_per_stream_max
+        )
+        return rows[np.searchsorted(distinct, first[inverse])]
+
+    def _stream(self, shared: _Shared, metric: int, place: int, kind: Kind, point: Attributes) -> _Stream:
+        resource, resource_text = shared.resource(metric)
+        name = self._name(shared.name(metric), required=True)
+        unit = self._name(shared.unit(metric), required=False)
+        where = self._catalog.places[place]
+        stream_id = hash_parts(
+            "stream",
+            where.tenant,
+            where.cluster,
+            resource_text,
+            shared.scope(metric),
+            name,
+            unit,
+            kind.name,
+            canonical_attributes(point),
+        )
+        return _Stream(stream_id, place, name, unit, kind, point, resource)
+
+    def _series(self, stream: _Stream, notes: Notes) -> int:
+        attributes = merged(stream.point, stream.resource)
+        if len(attributes) > self._limits.attribute_count_max:
+            raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
+        service = service_of(attributes)
+        kept = self._policy.kept(stream.metric, attributes)
+        if kept is None:
+            raise Unreadable(Reason.DROPPED_BY_POLICY)
+        canonical = canonical_attributes(kept)
+        if len(canonical) > self._limits.attributes_bytes_max:
+            raise Unreadable(Reason.ATTRIBUTES_TOO_LARGE)
+        series, folded = self._catalog.slot(
+            stream.place, service, stream.metric, stream.kind.row_kind, stream.unit, canonical
+        )
+        if folded:
+            notes[stream.place, Reason[folded.upper()]] += 1
+        return series
 
     def _name(self, raw: bytes, *, required: bool) -> str:
         if required and not raw:
@@ -184,58 +256,56 @@ class Identifier:
         except UnicodeDecodeError as error:
             raise Unreadable(Reason.NAME_MALFORMED) from error
 
-    def _life(
-        self,
-        place: int,
-        resource: Attributes,
-        scope: Attributes,
-        metric: str,
-        unit: str,
-        kind: Kind,
-        point: Attributes,
-        start_ns: int,
-        notes: Notes,
-    ) -> int:
-        where = self._catalog.places[place]
-        stream_id = hash_parts(
-            "stream",
-            where.tenant,
-            where.cluster,
-            canonical_attributes(resource),
-            canonical_attributes(scope),
-            metric,
-            unit,
-            kind.name,
-            canonical_attributes(point),
-        )
-        known = self._lives.find(stream_id, start_ns)
-        if known >= 0:
-            return known
-        attributes = merged(point, resource)
-        if len(attributes) > self._limits.attribute_count_max:
-            raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
-        service = service_of(attributes)
-        kept = self._policy.kept(metric, attributes)
-        if kept is None:
-            raise Unreadable(Reason.DROPPED_BY_POLICY)
-        if len(self._lives) >= self._limits.streams_max:
-            raise Unreadable(Reason.STREAMS_FULL)
-        canonical = canonical_attributes(kept)
-        if len(canonical) > self._limits.attributes_bytes_max:
-            raise Unreadable(Reason.ATTRIBUTES_TOO_LARGE)
-        series, folded = self._catalog.slot(place, service, metric, kind.row_kind, unit, canonical)
-        if folded:
-            notes[place, Reason[folded.upper()]] += 1
-        return self._lives.add(stream_id, start_ns, series, lives_max=self._limits.lives_per_stream_max)
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream that was not looked up by its raw key before."""
+
+    stream_id: int
+    place: int
+    metric: str
+    unit: str
+    kind: Kind
+    point: Attributes
+    resource: Attributes
+
+
+class _Shared:
+    """What the points of some requests share, each decoded once: resources, scopes, names, units."""
+
+    def __init__(self, decoded: Decoded, reader: AttributeReader) -> None:
+        self._decoded = decoded
+        self._reader = reader
+        self._resources: dict[int, tuple[Attributes, str] | Reason] = {}
+        self._scopes: dict[int, tuple[Attributes, str] | Reason] = {}
+        self._resource_of = decoded.metrics.resource
+        self._scope_of = decoded.metrics.scope
+
+    def resource(self, metric: int) -> tuple[Attributes, str]:
+        """The resource of a metric, and its canonical text."""
+        return _cached(self._resources, int(self._resource_of[metric]), self._decoded.resources, self._reader.resource)
+
+    def scope(self, metric: int) -> str:
+        """The canonical text of a metric's scope."""
+        return _cached(self._scopes, int(self._scope_of[metric]), self._decoded.scopes, self._reader.scope)[1]
+
+    def name(self, metric: int) -> bytes:
+        """The raw name of a metric."""
+        return self._decoded.metrics.names[metric]
+
+    def unit(self, metric: int) -> bytes:
+        """The raw unit of a metric."""
+        return self._decoded.metrics.units[metric]
 
 
 def _cached(
-    cache: dict[int, Attributes | Reason], row: int, raw: RawBytes, read: Callable[[bytes], Attributes]
-) -> Attributes:
+    cache: dict[int, tuple[Attributes, str] | Reason], row: int, raw: RawBytes, read: Callable[[bytes], Attributes]
+) -> tuple[Attributes, str]:
     known = cache.get(row)
     if known is None:
         try:
-            known = read(raw[row])
+            attributes = read(raw[row])
+            known = attributes, canonical_attributes(attributes)
         except Unreadable as error:
             known = error.reason
         cache[row] = known

@@ -102,6 +102,7 @@ class Lives:
     def __init__(self, known_since_ns: int) -> None:
         self.known_since_ns = known_since_ns
         self._size = 0
+        self._any_dead = False
         self._columns = LifeColumns(**{name: np.zeros(1024, dtype) for name, dtype in DTYPES.items()})
         self._heads = HashIndex()
         self.arena_keys: Int64s = np.zeros(1024, np.int64)
@@ -112,49 +113,66 @@ class Lives:
         return self._size
 
     @property
+    def any_dead(self) -> bool:
+        """Whether a row waits to be removed."""
+        return self._any_dead
+
+    @property
     def columns(self) -> LifeColumns:
         """The columns, of which the first ``len(self)`` rows are in use; writable."""
         return self._columns
 
-    def find(self, stream_id: int, start_ns: int) -> int:
-        """The life of a stream that began at ``start_ns``, or -1."""
-        life = int(self._heads.find(np.array([stream_id], np.uint64))[0])
-        while life != ABSENT and self._columns.start_ns[life] != start_ns:
-            life = int(self._columns.next_life[life])
-        return life
+    def find(self, stream_ids: UInt64s, start_ns: Int64s) -> Int32s:
+        """The life of each (stream, start), or -1."""
+        lives = self._heads.find(stream_ids)
+        walking = np.flatnonzero(lives != ABSENT)
+        while len(walking):
+            walking = walking[self._columns.start_ns[lives[walking]] != start_ns[walking]]
+            lives[walking] = self._columns.next_life[lives[walking]]
+            walking = walking[lives[walking] != ABSENT]
+        return lives
 
-    def siblings(self, stream_id: int) -> list[int]:
-        """All lives of a stream."""
-        found = []
-        life = int(self._heads.find(np.array([stream_id], np.uint64))[0])
-        while life != ABSENT:
-            found.append(life)
-            life = int(self._columns.next_life[life])
-        return found
+    def add(self, stream_ids: UInt64s, start_ns: Int64s, series: Int32s, *, lives_max: int) -> Int32s:
+        """Begin distinct lives, evicting the sibling idle longest where a stream has ``lives_max`` already.
 
-    def add(self, stream_id: int, start_ns: int, series: int, *, lives_max: int) -> int:
-        """Begin a life, evicting the sibling idle longest where the stream has ``lives_max`` already."""
-        siblings = self.siblings(stream_id)
-        if len(siblings) >= lives_max:
-            oldest = min(siblings, key=lambda row: int(self._columns.time_ns[row]))
-            self._raise_known_since(np.array([oldest]))
-            self._columns.dead[oldest] = True
-            siblings = [row for row in siblings if row != oldest]
-            for row, following in zip(siblings, [*siblings[1:], ABSENT], strict=True):
-                self._columns.next_life[row] = following
-        if self._size == len(self._columns.start_ns):
+        Returns:
+            The row of each.
+        """
+        rows = np.arange(self._size, self._size + len(stream_ids), dtype=np.int32)
+        while self._size + len(rows) > len(self._columns.start_ns):
             self._grow()
-        life, next_life = self._size, siblings[0] if siblings else ABSENT
-        self._size += 1
-        self._heads.insert(np.array([stream_id], np.uint64), np.array([life], np.int32))
-        for name, dtype in DTYPES.items():
-            getattr(self._columns, name)[life] = np.zeros((), dtype)
-        self._columns.stream_id[life] = stream_id
-        self._columns.start_ns[life] = start_ns
-        self._columns.series[life] = series
-        self._columns.time_ns[life] = NEVER_NS
-        self._columns.next_life[life] = next_life
-        return life
+        self._size += len(rows)
+        for name in DTYPES:
+            getattr(self._columns, name)[rows] = 0
+        self._columns.stream_id[rows] = stream_ids
+        self._columns.start_ns[rows] = start_ns
+        self._columns.series[rows] = series
+        self._columns.time_ns[rows] = NEVER_NS
+        todo = np.arange(len(rows))
+        while len(todo):
+            # Several new lives of one stream are linked one after the other.
+            ids, first = np.unique(stream_ids[todo], return_index=True)
+            turn = todo[first]
+            heads = self._heads.find(ids)
+            self._columns.next_life[rows[turn]] = heads
+            self._heads.insert(ids, rows[turn])
+            for life in rows[turn][heads != ABSENT].tolist():
+                self._limit_siblings(life, lives_max)
+            todo = np.delete(todo, first)
+        return rows
+
+    def _limit_siblings(self, head: int, lives_max: int) -> None:
+        """Evict the life idle longest from the chain behind ``head`` while it is too long."""
+        chain = [head]
+        while (following := int(self._columns.next_life[chain[-1]])) != ABSENT:
+            chain.append(following)
+        while len(chain) > lives_max:
+            oldest = min(chain[1:], key=lambda row: int(self._columns.time_ns[row]))
+            self._raise_known_since(np.array([oldest]))
+            self._columns.dead[oldest] = self._any_dead = True
+            chain.remove(oldest)
+            for row, following in zip(chain, [*chain[1:], ABSENT], strict=True):
+                self._columns.next_life[row] = following
 
     def buckets(self, lives: npt.NDArray[np.intp]) -> tuple[Int64s, Int64s, UInt64s]:
         """The baselines of some lives as ragged columns: offsets, keys, counts."""
@@ -187,6 +205,7 @@ class Lives:
             column = getattr(self._columns, name)
             column[: len(kept)] = column[kept]
         self._size = len(kept)
+        self._any_dead = bool(self._columns.dead[: self._size].any())
         self._relink()
         return moved
 

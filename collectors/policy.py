@@ -6,23 +6,32 @@ point, so it may be as plain as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase, translate
+from functools import lru_cache
 
 from catchment.config import Policies
 
+# Names of attributes are few; beyond this a hostile sender only costs itself the matching.
+_NAMES_REMEMBERED = 65_536
 
-@dataclass(frozen=True)
+
 class Policy:
     """The policies in force. The first entry that matches a metric decides; without one the default drop does."""
 
-    policies: Policies = field(default_factory=Policies)
-
-    @property
-    def version(self) -> str:
-        """Changes with the content."""
-        return self.policies.version
+    def __init__(self, policies: Policies | None = None) -> None:
+        self.policies = policies or Policies()
+        self.version = self.policies.version
+        default = self.policies.default_drop
+        self._default = _chooser((), default)
+        self._rules = [
+            (
+                rule.match,
+                None if rule.drop_metric else _chooser(rule.keep, (*(() if rule.keep else default), *rule.drop)),
+            )
+            for rule in self.policies.metrics
+        ]
 
     def kept(self, metric: str, attributes: Mapping[str, object]) -> dict[str, object] | None:
         """The attributes that make the series of a stream, or None where the metric is dropped.
@@ -31,22 +40,25 @@ class Policy:
             metric: the metric's name.
             attributes: the stream's: the point's and the resource's, merged.
         """
-        rule = next((rule for rule in self.policies.metrics if fnmatchcase(metric, rule.match)), None)
-        if rule is None:
-            return _without(attributes, self.policies.default_drop)
-        if rule.drop_metric:
+        is_kept = next((choose for match, choose in self._rules if fnmatchcase(metric, match)), self._default)
+        if is_kept is None:
             return None
-        if rule.keep:
-            chosen = {name: value for name, value in attributes.items() if _matches(name, rule.keep)}
-            return _without(chosen, rule.drop)
-        return _without(attributes, (*self.policies.default_drop, *rule.drop))
+        return {name: value for name, value in attributes.items() if is_kept(name)}
 
 
-def _without(attributes: Mapping[str, object], patterns: Sequence[str]) -> dict[str, object]:
-    return {name: value for name, value in attributes.items() if not _matches(name, patterns)}
+def _chooser(keep: Sequence[str], drop: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an attribute stays: one of ``keep`` (all, if empty) and none of ``drop``, remembered by name."""
+    kept, dropped = _one_of(keep), _one_of(drop)
+
+    @lru_cache(_NAMES_REMEMBERED)
+    def is_kept(name: str) -> bool:
+        # What lost its name to a point's attribute is called resource.<name>: the pattern of <name> still means it.
+        bare = name.removeprefix("resource.")
+        return (not keep or kept.match(bare) is not None) and dropped.match(bare) is None
+
+    return is_kept
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    # What lost its name to a point's attribute is called resource.<name>: the pattern of <name> still means it.
-    bare = name.removeprefix("resource.")
-    return any(fnmatchcase(bare, pattern) for pattern in patterns)
+def _one_of(globs: Sequence[str]) -> re.Pattern[str]:
+    # "(?!)" matches nothing.
+    return re.compile("|".join(translate(glob) for glob in globs) or "(?!)")

@@ -56,14 +56,16 @@ def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Ide
         limits: bounds.
     """
     staged = Staged(refused=[Counter() for _ in range(decoded.requests)])
+    shared = identifier.shared_keys(decoded, places)
     for points in decoded.points:
-        _stage_shape(staged, decoded, points, places, received_ns, identifier, limits)
+        _stage_shape(staged, decoded, shared, points, places, received_ns, identifier, limits)
     return staged
 
 
 def _stage_shape(
     staged: Staged,
     decoded: Decoded,
+    shared: npt.NDArray[np.uint64],
     points: Points,
     places: Int32s,
     received_ns: Int64s,
@@ -74,7 +76,7 @@ def _stage_shape(
     kinds = kinds_of(points)
     codes = validate(points, kinds, received_ns[request], limits)
     usable = codes == Reason.OK
-    lives, notes = identifier.identify(decoded, points, kinds, places, usable)
+    lives, notes = identifier.identify(decoded, shared, points, kinds, places, usable)
     unusable = usable & (lives < 0)
     codes[unusable] = -lives[unusable]
     if codes.any():

@@ -148,8 +148,8 @@ class StateFile:
                 "SELECT series_id, slot, tenant, cluster, service, metric, kind, unit, attributes FROM series "
                 "ORDER BY slot"
             ):
-                identity, *others = row
-                yield SeriesRow(*others, identity % 2**64)
+                (identity, slot, tenant, cluster, service, metric, kind, unit, attributes) = row
+                yield SeriesRow(slot, tenant, cluster, service, metric, kind, unit, attributes, identity % 2**64)
 
     def lives(self) -> list[pa.Table]:
         """Segments of lives, the oldest first."""

@@ -65,10 +65,15 @@ class RawBytes:
         parts: list[list[bytes]] = self.fields.take(pa.array(rows)).to_pylist()
         return parts
 
+    @staticmethod
+    def hash_all(array: pa.Array) -> UInt64s:
+        """An in-memory hash of each string of one field."""
+        hashed: UInt64s = pl.Series(pl.from_arrow(array)).hash().to_numpy()
+        return hashed
+
     def hashes(self) -> UInt64s:
         """An in-memory hash of each string, for look-ups within this process only (identity.py has the stable one)."""
-        hashed: UInt64s = pl.Series(pl.from_arrow(self.array)).hash().to_numpy()
-        return hashed ^ (self.parts.view(np.uint64) << np.uint64(56))
+        return self.hash_all(self.array) ^ (self.parts.view(np.uint64) << np.uint64(56))
 
 
 @dataclass(frozen=True)
