@@ -82,7 +82,7 @@ class Collector:
             lives=lives,
             seen=seen,
         )
-        self._pipeline = Pipeline(self.edge, self._inbox, max(meta.consumed, self._inbox.start))
+        self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
         self._forward_state = StateFile(path)
         self._forwarder = Forwarder(

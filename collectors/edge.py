@@ -221,16 +221,23 @@ class Edge:
             self._keep(rows)
 
     def _keep(self, rows: Rows) -> None:
-        places = self.catalog.places_of(rows.series.astype(np.int64))
+        places = self.catalog.places_of(rows.series.astype(np.int64)).astype(np.int64)
         windows_ns = rows.table["window_start_ns"].to_numpy()
-        pairs, inverse = np.unique(np.stack([places.astype(np.int64), windows_ns]), axis=1, return_inverse=True)
-        digests = np.zeros(pairs.shape[1], np.uint64)
-        np.add.at(digests, inverse.reshape(-1), rows.digest)
-        self._add_digests(Counter({(int(p), int(w)): int(d) for (p, w), d in zip(pairs.T, digests, strict=True)}))
-        tenants = np.array([self.catalog.places[place].tenant for place in pairs[0].tolist()])
+        first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
+        # (place, window) as one integer: both are small numbers.
+        packed = (places << 32) | ((windows_ns - first_ns) // width_ns)
+        pairs, inverse = np.unique(packed, return_inverse=True)
+        digests = np.zeros(len(pairs), np.uint64)
+        np.add.at(digests, inverse, rows.digest)
+        place_of_pair = (pairs >> 32).tolist()
+        window_of_pair = ((pairs & 0xFFFFFFFF) * width_ns + first_ns).tolist()
+        self._add_digests(
+            Counter(dict(zip(zip(place_of_pair, window_of_pair, strict=True), digests.tolist(), strict=True)))
+        )
+        tenants = np.array([self.catalog.places[place].tenant for place in place_of_pair])
         distinct, of_pair = np.unique(tenants, return_inverse=True)
         for code, tenant in enumerate(distinct.tolist()):
-            table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse.reshape(-1)] == code)
+            table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse] == code)
             parts = self._rows.setdefault(tenant, [])
             parts.append(table)
             if len(parts) >= _CHUNKS_MERGED:

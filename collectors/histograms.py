@@ -70,6 +70,8 @@ class HistogramPoints:
 
     def take(self, rows: Rows | Bools) -> HistogramPoints:
         """Some rows."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         index: Rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.intp, copy=False)
         return HistogramPoints(
             **{name: getattr(self, name)[index] for name in _COLUMNS},
@@ -215,6 +217,8 @@ def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tu
 
 def _equal_keys(left: Histograms, right: Histograms) -> Bools:
     """Which histograms have the same intervals."""
+    if np.array_equal(left.offsets, right.offsets) and np.array_equal(left.keys, right.keys):
+        return np.ones(len(left.offsets) - 1, np.bool_)
     lengths = np.diff(left.offsets)
     equal: Bools = lengths == np.diff(right.offsets)
     rows = np.flatnonzero(equal)

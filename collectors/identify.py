@@ -15,7 +15,6 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from catchment.identity import canonical_attributes, hash_parts, mix
 from catchment.limits import Limits
@@ -29,6 +28,7 @@ from collectors.reasons import Reason
 
 Int32s = npt.NDArray[np.int32]
 UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
 Notes = Counter[tuple[int, Reason]]
 
 _DELTA, _CUMULATIVE = 1, 2
@@ -76,6 +76,14 @@ def kinds_of(points: Points) -> Int32s:
     return kinds.astype(np.int32)
 
 
+@dataclass(frozen=True)
+class Identified:
+    """The lives of points by shape, -reason where an identity cannot be used; notes by (place, reason), one a stream."""
+
+    lives: list[Int32s]
+    notes: Notes
+
+
 class Identifier:
     """Finds and, where need be, makes the life of each point."""
 
@@ -95,49 +103,30 @@ class Identifier:
         self._raw = HashIndex(int(kept.sum()))
         self._raw.insert(keys[kept], values[kept])
 
-    def shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
-        """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""
-        metrics = decoded.metrics
-        parts = (decoded.resources, decoded.scopes, metrics.names, metrics.units)
-        ends = np.cumsum([len(part) for part in parts])
-        # One call for all four: hashing has a fixed cost.
-        hashes = RawBytes.hash_all(pa.concat_arrays([part.array for part in parts]))
-        resources, scopes, names, units, _ = np.split(hashes, ends)
-        resources = mix(resources, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
-        return mix(mix(mix(resources[metrics.resource], scopes[metrics.scope]), names), units)
-
-    def identify(
-        self,
-        decoded: Decoded,
-        shared: UInt64s,
-        points: Points,
-        kinds: Int32s,
-        places: Int32s,
-        usable: npt.NDArray[np.bool_],
-    ) -> tuple[Int32s, Notes]:
+    def identify(self, decoded: Decoded, kinds: list[Int32s], places: Int32s, usable: list[Bools]) -> Identified:
         """The life of each point.
 
         Args:
-            decoded: what ``points`` are part of.
-            shared: `shared_keys` of it.
-            points: of one shape.
-            kinds: of each point.
+            decoded: the requests.
+            kinds: of each point, by shape.
             places: catalog slot of the place of each request.
-            usable: points to look at; the others get 0.
-
-        Returns:
-            Lives, or -reason where a point's identity cannot be used; and notes by (place, reason), once a stream.
+            usable: points to look at, by shape; the others get 0.
         """
-        keys = mix(shared[points.metric] + kinds.astype(np.uint64), points.attributes.hashes())
-        starts = np.where(HAS_START[kinds], points.start_ns, 0)
-        keys = mix(keys, starts.view(np.uint64))
+        if not decoded.points:
+            return Identified([], Counter())
+        # All shapes at once: every step has a fixed cost.
+        metric = np.concatenate([points.metric for points in decoded.points])
+        kind = np.concatenate(kinds)
+        start_ns = np.where(HAS_START[kind], np.concatenate([points.start_ns for points in decoded.points]), 0)
+        attributes = RawBytes.hashes_of([points.attributes for points in decoded.points])
+        keys = mix(self._shared_keys(decoded, places)[metric] + kind.astype(np.uint64), attributes)
+        keys = mix(keys, start_ns.view(np.uint64))
         found = self._raw.find(keys)
-        found[~usable] = 0
+        found[~np.concatenate(usable)] = 0
         if self._lives.any_dead:
             # Raw keys may still lead to a life that was evicted for a younger one.
-            live = found >= 0
-            live[live] = ~self._lives.columns.dead[found[live]]
-            found[(found >= 0) & ~live & usable] = ABSENT
+            rows = np.flatnonzero(found > 0)
+            found[rows[self._lives.columns.dead[found[rows]]]] = ABSENT
         unknown = np.flatnonzero(found == ABSENT)
         notes: Notes = Counter()
         if len(unknown):
@@ -146,15 +135,25 @@ class Identifier:
             order = np.argsort(first)
             rank = np.empty_like(order)
             rank[order] = np.arange(len(order))
-            values = self._make(decoded, points, kinds, places, starts, unknown[first[order]], notes)
+            values = self._make(decoded, metric, kind, places, start_ns, unknown[first[order]], notes)
             self._raw.insert(new_keys[order], values)
             found[unknown] = values[rank[inverse]]
-        return np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32), notes
+        lives = np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32)
+        return Identified(np.split(lives, np.cumsum([len(points) for points in decoded.points])[:-1]), notes)
+
+    def _shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
+        """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""
+        metrics = decoded.metrics
+        parts = [decoded.resources, decoded.scopes, metrics.names, metrics.units]
+        ends = np.cumsum([len(part) for part in parts])
+        resources, scopes, names, units, _ = np.split(RawBytes.hashes_of(parts), ends)
+        resources = mix(resources, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
+        return mix(mix(mix(resources[metrics.resource], scopes[metrics.scope]), names), units)
 
     def _make(
         self,
         decoded: Decoded,
-        points: Points,
+        metric_of: Int32s,
         kinds: Int32s,
         places: Int32s,
         starts: npt.NDArray[np.int64],
@@ -165,9 +164,9 @@ class Identifier:
         values = np.zeros(len(rows), np.int32)
         streams: list[_Stream | None] = []
         shared = _Shared(decoded, self._reader)
-        metrics = points.metric[rows].tolist()
+        raw_attributes = RawBytes.split_all([points.attributes for points in decoded.points], rows)
         for i, (metric, kind, raw) in enumerate(
-            zip(metrics, kinds[rows].tolist(), points.attributes.split(rows), strict=True)
+            zip(metric_of[rows].tolist(), kinds[rows].tolist(), raw_attributes, strict=True)
         ):
             try:
                 place = int(places[decoded.metrics.request[metric]])

@@ -55,6 +55,8 @@ class NumberPoints:
 
     def take(self, rows: npt.NDArray[np.intp] | Bools) -> NumberPoints:
         """Some rows."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         return NumberPoints(**{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     @staticmethod
@@ -74,8 +76,12 @@ _COLUMNS = tuple(field.name for field in fields(NumberPoints))
 
 def chain_order(life: Int32s, time_ns: Int64s) -> npt.NDArray[np.intp]:
     """The order by life, then time."""
-    order = np.argsort(life, kind="stable")
-    in_order = life[order]
+    # Life and position in one integer: sorting values is several times faster than finding a stable order.
+    bits = len(life).bit_length()
+    packed = (life.astype(np.int64) << bits) | np.arange(len(life))
+    packed.sort()
+    order = packed & ((1 << bits) - 1)
+    in_order = packed >> bits
     times = time_ns[order]
     if ((in_order[1:] == in_order[:-1]) & (times[1:] < times[:-1])).any():
         order = np.lexsort((time_ns, life))

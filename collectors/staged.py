@@ -56,40 +56,42 @@ def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Ide
         limits: bounds.
     """
     staged = Staged(refused=[Counter() for _ in range(decoded.requests)])
-    shared = identifier.shared_keys(decoded, places)
-    for points in decoded.points:
-        _stage_shape(staged, decoded, shared, points, places, received_ns, identifier, limits)
+    requests = [decoded.metrics.request[points.metric] for points in decoded.points]
+    kinds = [kinds_of(points) for points in decoded.points]
+    codes = [
+        validate(points, kind, received_ns[request], limits)
+        for points, kind, request in zip(decoded.points, kinds, requests, strict=True)
+    ]
+    identified = identifier.identify(decoded, kinds, places, [code == Reason.OK for code in codes])
+    for (place, reason), count in identified.notes.items():
+        staged.tally[place, reason.text, "streams"] += count
+    for i, points in enumerate(decoded.points):
+        _stage_shape(staged, points, kinds[i], codes[i], identified.lives[i], requests[i], places)
     return staged
 
 
 def _stage_shape(
     staged: Staged,
-    decoded: Decoded,
-    shared: npt.NDArray[np.uint64],
     points: Points,
+    kinds: Int32s,
+    codes: npt.NDArray[np.uint8],
+    lives: Int32s,
+    request: Int32s,
     places: Int32s,
-    received_ns: Int64s,
-    identifier: Identifier,
-    limits: Limits,
 ) -> None:
-    request = decoded.metrics.request[points.metric]
-    kinds = kinds_of(points)
-    codes = validate(points, kinds, received_ns[request], limits)
-    usable = codes == Reason.OK
-    lives, notes = identifier.identify(decoded, shared, points, kinds, places, usable)
-    unusable = usable & (lives < 0)
+    unusable = (codes == Reason.OK) & (lives < 0)
     codes[unusable] = -lives[unusable]
     if codes.any():
         _count_refusals(staged, codes, request, places)
-    for (place, reason), count in notes.items():
-        staged.tally[place, reason.text, "streams"] += count
     good = codes == Reason.OK
-    for kind in np.unique(kinds[good]).tolist() if not good.all() else np.unique(kinds).tolist():
+    for kind in Kind:
         rows = np.flatnonzero(good & (kinds == kind))
+        if not len(rows):
+            continue
         if points.shape in (Shape.GAUGE, Shape.SUM):
-            staged.numbers.setdefault(Kind(kind), []).append(_numbers(points, lives, rows))
+            staged.numbers.setdefault(kind, []).append(_numbers(points, lives, rows))
         else:
-            staged.histograms.setdefault(Kind(kind), []).append(_histograms(points, lives, rows))
+            staged.histograms.setdefault(kind, []).append(_histograms(points, lives, rows))
         staged.points += len(rows)
     if points.quantiles is not None:
         for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):

@@ -59,21 +59,19 @@ class RawBytes:
         assert isinstance(value, bytes)
         return value
 
-    def split(self, rows: npt.NDArray[np.intp]) -> list[list[bytes]]:
-        """The fields of some strings."""
-        assert self.fields is not None
-        parts: list[list[bytes]] = self.fields.take(pa.array(rows)).to_pylist()
-        return parts
+    @staticmethod
+    def split_all(parts: list[RawBytes], rows: npt.NDArray[np.intp]) -> list[list[bytes]]:
+        """The fields of some strings of several columns, numbered through."""
+        lists = pa.concat_arrays([part.fields for part in parts])
+        fields: list[list[bytes]] = lists.take(pa.array(rows)).to_pylist()
+        return fields
 
     @staticmethod
-    def hash_all(array: pa.Array) -> UInt64s:
-        """An in-memory hash of each string of one field."""
-        hashed: UInt64s = pl.Series(pl.from_arrow(array)).hash().to_numpy()
-        return hashed
-
-    def hashes(self) -> UInt64s:
-        """An in-memory hash of each string, for look-ups within this process only (identity.py has the stable one)."""
-        return self.hash_all(self.array) ^ (self.parts.view(np.uint64) << np.uint64(56))
+    def hashes_of(parts: list[RawBytes]) -> UInt64s:
+        """An in-memory hash of each string of several columns, for look-ups within this process (not `identity`'s)."""
+        joined = pa.concat_arrays([part.array for part in parts])
+        hashed: UInt64s = pl.Series(pl.from_arrow(joined)).hash().to_numpy()
+        return hashed ^ (np.concatenate([part.parts for part in parts]).view(np.uint64) << np.uint64(56))
 
 
 @dataclass(frozen=True)
