@@ -85,10 +85,22 @@ METRICS_CLUSTER = (
     Column("min", pa.float64(), "Float64", Merge.MIN, "smallest value", nullable=True),
     Column("max", pa.float64(), "Float64", Merge.MAX, "largest value", nullable=True),
     Column(
-        "last_time_ns", pa.int64(), "Int64", Merge.LATEST, "time of the latest gauge sample", nullable=True, group="last"
+        "last_time_ns",
+        pa.int64(),
+        "Int64",
+        Merge.LATEST,
+        "time of the latest gauge sample",
+        nullable=True,
+        group="last",
     ),
     Column(
-        "last_value", pa.float64(), "Float64", Merge.LATEST, "value of the latest gauge sample", nullable=True, group="last"
+        "last_value",
+        pa.float64(),
+        "Float64",
+        Merge.LATEST,
+        "value of the latest gauge sample",
+        nullable=True,
+        group="last",
     ),
     Column("integral", pa.float64(), "Float64", Merge.SUM, "gauge: sum of value x seconds held, over all streams"),
     Column("observed_seconds", pa.float64(), "Float64", Merge.SUM, "gauge: seconds for which a value was held"),
@@ -102,13 +114,13 @@ METRICS_CLUSTER = (
         nullable=True,
         group="exemplar",
     ),
-    Column(
-        "exemplar_time_ns", pa.int64(), "Int64", Merge.LATEST, "its time, ns, UTC", nullable=True, group="exemplar"
-    ),
+    Column("exemplar_time_ns", pa.int64(), "Int64", Merge.LATEST, "its time, ns, UTC", nullable=True, group="exemplar"),
     Column(
         "exemplar_trace_id", pa.string(), "String", Merge.LATEST, "its trace id, hex", nullable=True, group="exemplar"
     ),
-    Column("exemplar_span_id", pa.string(), "String", Merge.LATEST, "its span id, hex", nullable=True, group="exemplar"),
+    Column(
+        "exemplar_span_id", pa.string(), "String", Merge.LATEST, "its span id, hex", nullable=True, group="exemplar"
+    ),
 )
 
 METRICS_REGION = tuple(column for column in METRICS_CLUSTER if column.name != "cluster")

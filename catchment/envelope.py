@@ -13,6 +13,7 @@ Rules, pinned by golden files in ``tests/golden``:
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
@@ -25,6 +26,11 @@ from catchment.errors import Invalid, TooNew
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
 _TRAILER_BYTES = 8
 _HEADER_KEY = b"catchment"
+_TOTALS_TYPES = {"points": int, "rows": int, "digest": int}
+_HEADER_TYPES = {
+    **dict.fromkeys(("lane", "tenant", "region", "producer", "policy_version"), str),
+    **dict.fromkeys(("version", "sequence", "window_start_ns_min", "window_end_ns_max"), int),
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def encode(envelope: Envelope) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_stream(sink, rows.schema.with_metadata({_HEADER_KEY: header}), options=options) as writer:
         writer.write_table(rows)
-    body = sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
     return body + xxhash.xxh3_64_digest(body)[::-1]
 
 
@@ -135,9 +141,12 @@ def decode(data: bytes) -> Envelope:
         header = _header(reader)
         try:
             rows = reader.read_all().replace_schema_metadata(None)
-            rows.validate()
+            # Full: whatever a damaged writer sealed, no index or offset in it may lead outside its buffers.
+            rows.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise Invalid(f"rows cannot be read: {error}", producer=header.producer, sequence=header.sequence) from error
+            raise Invalid(
+                f"rows cannot be read: {error}", producer=header.producer, sequence=header.sequence
+            ) from error
     _check(header, rows)
     return Envelope(header, rows)
 
@@ -162,8 +171,9 @@ def _header(reader: pa.ipc.RecordBatchStreamReader) -> Header:
         # A newer writer may add header fields: the version decides whether that matters, not their presence.
         known = {name: fields[name] for name in Header.__dataclass_fields__}
         header = Header(**known)
-        totals = {name: int(fields["totals"][name]) for name in ControlTotals.__dataclass_fields__}
-        header = replace(header, version=int(header.version), totals=ControlTotals(**totals))
+        header = replace(header, totals=ControlTotals(**{name: fields["totals"][name] for name in _TOTALS_TYPES}))
+        _check_types(header, _HEADER_TYPES)
+        _check_types(header.totals, _TOTALS_TYPES)
     except (KeyError, TypeError, ValueError) as error:
         raise Invalid(f"not an envelope: {error!r}") from error
     spec = LANES.get(header.lane)
@@ -174,11 +184,20 @@ def _header(reader: pa.ipc.RecordBatchStreamReader) -> Header:
     return header
 
 
+def _check_types(fields: Header | ControlTotals, types: Mapping[str, type]) -> None:
+    for name, expected in types.items():
+        if type(getattr(fields, name)) is not expected:
+            raise TypeError(f"{name} is no {expected.__name__}")
+
+
 def _check(header: Header, rows: pa.Table) -> None:
     where = {"producer": header.producer, "sequence": header.sequence, "lane": header.lane}
     expected = LANES[header.lane].schema
     if not rows.schema.equals(expected):
         raise Invalid(f"schema differs from version {header.version}", **where)
+    for column in LANES[header.lane].columns:
+        if not column.nullable and rows[column.name].null_count:
+            raise Invalid(f"null in column {column.name}", **where)
     if rows.num_rows != header.totals.rows:
         raise Invalid(f"{rows.num_rows} rows where the header says {header.totals.rows}", **where)
     if _points(rows) != header.totals.points:

@@ -1,0 +1,68 @@
+"""``catchment cluster``: the clusters that ever reported, and those of which nothing is expected any more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from catchment.cli.exits import EnvironmentFault, UsageFault
+from catchment.cli.http_client import request
+from catchment.cli.options import config_option, data_dir_option, json_option, read_config
+from catchment.cli.sql import ask, url_of
+from catchment.config import Config
+from catchment.sql_client import SqlClient
+
+_LIST = "SELECT * FROM clusters ORDER BY tenant, region, cluster"
+
+
+@click.group()
+def cluster() -> None:
+    """List clusters, or retire one."""
+
+
+@cluster.command(name="list")
+@click.option("--url", help="Address of the SQL endpoint; from the configuration unless given.")
+@config_option()
+@json_option
+def list_clusters(url: str | None, config_file: Path | None, as_json: bool) -> None:
+    """List every cluster that ever reported."""
+    answer = ask(SqlClient(url_of(url, config_file)), _LIST, "JSONEachRow" if as_json else "PrettyCompactMonoBlock")
+    click.echo(answer.decode(), nl=False)
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--tenant", default="default", show_default=True)
+@click.option("--region", "region_name", help="Region of the cluster; the configuration's unless given.")
+@click.option("--back", is_flag=True, help="Take a retirement back.")
+@click.option("--url", help="Address of the store's status server; from the configuration unless given.")
+@config_option()
+@data_dir_option
+def retire(
+    name: str,
+    tenant: str,
+    region_name: str | None,
+    back: bool,
+    url: str | None,
+    config_file: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Expect nothing of cluster NAME from now on: its silence is no outage any more. Its rows stay."""
+    config = read_config(config_file, data_dir)
+    action = "cluster-reinstate" if back else "cluster-retire"
+    body = json.dumps({"tenant": tenant, "region": region_name or config.region, "cluster": name}).encode()
+    answer = request(f"{(url or _store_status(config)).rstrip('/')}/-/{action}", body=body)
+    if answer.status != 200:
+        raise UsageFault(answer.text) if answer.status == 400 else EnvironmentFault(answer.text)
+    click.echo(answer.text)
+
+
+def _store_status(config: Config) -> str:
+    # Under `up` the store has a status server of its own, which its state file names.
+    try:
+        state = json.loads((config.data_dir / "run" / "store.json").read_text("utf-8"))
+        return f"http://127.0.0.1:{state['status_port']}"
+    except FileNotFoundError:
+        return f"http://{config.listen.status}"

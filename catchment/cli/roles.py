@@ -1,0 +1,86 @@
+"""The roles: where the tiers are put together from the configuration. Each imports its tier when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from catchment.cli.embedded_log import open_log
+from catchment.cli.role_process import Role, RoleContext
+from catchment.config import Config, Profile
+from catchment.telemetry import OwnMetric
+from catchment.units import Address
+
+
+async def run_collector(config: Config, context: RoleContext) -> None:
+    """OTLP in → inbox → outbox → the regional log."""
+    from collectors.collector import run
+
+    settings = config.for_collector()
+    log = open_log(settings.log_dir, settings.log, settings.limits)
+    try:
+        await run(settings, log, context)
+    finally:
+        await log.close()
+
+
+async def run_aggregator(config: Config, context: RoleContext) -> None:
+    """The regional log → merged → the global log."""
+    from aggregators.aggregator import Aggregator, AggregatorConfig
+
+    settings = config.for_aggregator()
+    log = open_log(settings.log_dir, settings.log, settings.limits)
+    aggregator = Aggregator(
+        log,
+        AggregatorConfig(
+            region=settings.region,
+            prefix=settings.log.topic_prefix,
+            partitions=settings.log.partitions,
+            linger_seconds=settings.linger_seconds,
+            batch_bytes_max=settings.limits.rollup_bytes_max,
+            rows_max=settings.limits.rollup_rows_max,
+            message_bytes_max=settings.limits.message_bytes_max,
+        ),
+    )
+
+    def reasons() -> Sequence[str]:
+        waiting = [status for status in aggregator.status() if status.state != "running"]
+        said = [f"{status.topic}/{status.partition} is {status.state}: {status.reason}" for status in waiting]
+        return said if aggregator.status() else ["starting"]
+
+    def record() -> None:
+        for status in aggregator.status():
+            partition = str(status.partition)
+            context.telemetry.set(OwnMetric.LAG_MESSAGES, status.lag, status.topic, partition)
+            context.rise(OwnMetric.ROLLUP_ROWS_IN, status.rows_in, status.lane, source=partition)
+            context.rise(OwnMetric.ROLLUP_ROWS_OUT, status.rows_out, status.lane, source=partition)
+            context.rise(OwnMetric.DEAD_LETTERS, status.dead_letters, source=f"{status.topic}/{partition}")
+        held = sum(status.state == "held" for status in aggregator.status())
+        context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
+
+    context.watch = reasons
+    context.record = record
+    try:
+        await aggregator.run(context.stop)
+    finally:
+        await log.close()
+
+
+async def run_store(config: Config, context: RoleContext) -> None:
+    """The global log → loader → engine → SQL endpoint."""
+    from catchment.cli import store_role
+
+    await store_role.run_store(config, context)
+
+
+def _otlp(config: Config) -> dict[str, Address]:
+    return {"listen.otlp_grpc": config.listen.otlp_grpc, "listen.otlp_http": config.listen.otlp_http}
+
+
+ROLES: Mapping[str, Role] = {
+    role.name: role
+    for role in (
+        Role("collector", Profile.COLLECTOR, Config.for_collector, _otlp, run_collector),
+        Role("aggregator", Profile.AGGREGATOR, Config.for_aggregator, lambda _: {}, run_aggregator),
+        Role("store", Profile.STORE, Config.for_store, lambda config: {"listen.sql": config.listen.sql}, run_store),
+    )
+}

@@ -1,0 +1,160 @@
+"""The store as a role: engine, migrations, loader and SQL endpoint in one process, which owns the engine's folder."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from catchment.cli.embedded_log import open_log
+from catchment.cli.role_process import RoleContext
+from catchment.columns import GLOBAL_LANES, global_topic
+from catchment.config import Config, StoreConfig
+from catchment.errors import Invalid
+from catchment.log.port import Log
+from catchment.status_http import Action
+from catchment.telemetry import OwnMetric
+from store.clusters import reinstate, retire
+from store.engine.chdb import ChdbEngine
+from store.engine.port import Engine, EngineError
+from store.ledger import Ledger
+from store.loader import Loader, State
+from store.migrate import DEDUPLICATION_WINDOW_BLOCKS, migrate
+from store.sql_http import App, Message, Receive, Send, SqlEndpointConfig, make_app, serve
+from store.sql_settings import QueryLimits
+
+
+async def run_store(config: Config, context: RoleContext) -> None:
+    """The global log → loader → engine → SQL endpoint."""
+    settings = config.for_store()
+    engine = await asyncio.to_thread(ChdbEngine, settings.folder)
+    try:
+        ledger = Ledger(settings.folder, deduplication_window=DEDUPLICATION_WINDOW_BLOCKS)
+        try:
+            retention = dataclasses.asdict(settings.retention)
+            await asyncio.to_thread(migrate, engine, ledger, now_ns=time.time_ns(), retention_seconds=retention)
+            log = open_log(settings.log_dir, settings.log, settings.limits)
+            try:
+                await _serve(settings, context, engine, ledger, log)
+            finally:
+                await log.close()
+        finally:
+            ledger.close()
+    finally:
+        await asyncio.to_thread(engine.close)
+
+
+async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, ledger: Ledger, log: Log) -> None:
+    topics = [global_topic(settings.log.topic_prefix, lane) for lane in GLOBAL_LANES]
+    await log.create_topics(dict.fromkeys(topics, settings.log.partitions))
+    loader = Loader(log, engine, ledger, topics, quarantine_folder=settings.folder / "quarantine")
+    app = _Counted(make_app(engine, config=_endpoint(settings)), context)
+    listening: list[int] = []
+
+    def reasons() -> Sequence[str]:
+        waiting = [status for status in loader.status() if status.state is not State.RUNNING]
+        said = [f"{status.topic}/{status.partition} is {status.state.value}: {status.reason}" for status in waiting]
+        return [*said, *([] if loader.status() else ["the loader starts"]), *([] if listening else ["SQL starts"])]
+
+    context.watch = reasons
+    context.record = _Recorder(context, loader, ledger, log).record
+    context.actions.update(_actions(engine))
+    address = settings.listen_sql
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(loader.run(context.stop))
+            tasks.create_task(serve(app, address.host, address.port, context.stop, on_listening=listening.append))
+    finally:
+        loader.close()
+
+
+def _endpoint(settings: StoreConfig) -> SqlEndpointConfig:
+    limits = settings.limits
+    return SqlEndpointConfig(
+        users=settings.sql.users,
+        queries_max=limits.queries_in_flight_max,
+        queue_max=limits.queries_waiting_max,
+        request_bytes_max=limits.query_bytes_max,
+        limits=QueryLimits(
+            memory_bytes_max=limits.query_memory_bytes_max,
+            execution_seconds_default=limits.query_seconds_default,
+            execution_seconds_max=limits.query_seconds_max,
+            result_bytes_max=limits.query_result_bytes_max,
+            threads_max=limits.query_threads_max,
+        ),
+    )
+
+
+def _actions(engine: Engine) -> dict[str, Action]:
+    async def retire_one(texts: Mapping[str, str]) -> str:
+        now_ns, names = time.time_ns(), _names(texts)
+        await _refusable(lambda: retire(engine, **names, from_ns=now_ns, now_ns=now_ns))
+        return f"retired {names['tenant']}/{names['region']}/{names['cluster']}"
+
+    async def reinstate_one(texts: Mapping[str, str]) -> str:
+        names = _names(texts)
+        await _refusable(lambda: reinstate(engine, **names, now_ns=time.time_ns()))
+        return f"reinstated {names['tenant']}/{names['region']}/{names['cluster']}"
+
+    return {"cluster-retire": retire_one, "cluster-reinstate": reinstate_one}
+
+
+def _names(texts: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return {key: texts[key] for key in ("tenant", "region", "cluster")}
+    except KeyError as error:
+        raise Invalid(f"{error} is missing") from None
+
+
+async def _refusable(work: Callable[[], None]) -> None:
+    try:
+        await asyncio.to_thread(work)
+    except EngineError as error:
+        raise Invalid(f"the engine refuses: {error.message}") from error
+
+
+class _Recorder:
+    """Brings our metrics to what loader and ledger know. The ledger's sums are durable, so the counters are too."""
+
+    def __init__(self, context: RoleContext, loader: Loader, ledger: Ledger, log: Log) -> None:
+        self._context = context
+        self._loader = loader
+        self._ledger = ledger
+        self._log = log
+
+    def record(self) -> None:
+        """Look once."""
+        context, held = self._context, 0
+        for status in self._loader.status():
+            table, partition = status.topic.rpartition(".")[2], str(status.partition)
+            context.telemetry.set(OwnMetric.LAG_MESSAGES, status.lag, status.topic, partition)
+            loaded = self._ledger.loaded(self._log.log_id, status.topic, status.partition)
+            context.rise(OwnMetric.LOADED_ROWS, loaded.rows, table, source=partition)
+            context.rise(OwnMetric.LOADED_MESSAGES, loaded.messages, table, source=partition)
+            context.rise(OwnMetric.DEAD_LETTERS, loaded.quarantined, source=f"{table}/{partition}")
+            held += status.state in (State.HELD, State.HALTED)
+        context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
+
+
+class _Counted:
+    """The SQL endpoint with its answers counted and timed."""
+
+    def __init__(self, app: App, context: RoleContext) -> None:
+        self._app = app
+        self._telemetry = context.telemetry
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        started, status = time.monotonic(), 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            if scope["type"] == "http":
+                self._telemetry.count(OwnMetric.QUERIES, 1, "answered" if status == 200 else f"http_{status}")
+                self._telemetry.observe(OwnMetric.QUERY_SECONDS, time.monotonic() - started)

@@ -1,0 +1,405 @@
+"""The configuration: one frozen dataclass per process, one place for defaults, unit and consequence of every key.
+
+`Config` is the whole file; every process gets its own view of it (`CollectorConfig`, `AggregatorConfig`,
+`StoreConfig`) with no key that it does not use. `faults_of` checks what one key alone cannot tell. Reading a file is
+`catchment.config_load`'s work.
+
+Relative paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from catchment.identity import canonical_attributes, hash_parts
+from catchment.limits import Limits
+from catchment.setting import setting
+from catchment.units import Address
+
+REGION = re.compile(r"[a-z0-9-]{1,40}")
+CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOPIC_PREFIX = re.compile(r"[a-z0-9-]{1,40}")
+
+# Instance-level attributes: each names one process, container, pod or host, and would make every restart a new series.
+DEFAULT_DROP = (
+    "service.instance.id",
+    "process.*",
+    "container.*",
+    "host.*",
+    "os.*",
+    "k8s.pod.*",
+    "k8s.container.*",
+    "k8s.node.uid",
+    "k8s.replicaset.*",
+    "telemetry.sdk.*",
+    "telemetry.distro.*",
+)
+
+
+class Profile(Enum):
+    """Which process reads the file: defaults and required keys differ."""
+
+    UP = "up"
+    COLLECTOR = "collector"
+    AGGREGATOR = "aggregator"
+    STORE = "loader"
+
+
+# Where a default depends on the profile. One process for everything can afford fresh; a fleet cannot.
+PROFILE_DEFAULTS: Mapping[Profile, Mapping[str, str]] = {
+    Profile.UP: {"flush": "5s"},
+    Profile.COLLECTOR: {"flush": "60s"},
+    Profile.AGGREGATOR: {"flush": "60s"},
+    Profile.STORE: {"flush": "60s"},
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster that a collector stands in."""
+
+    name: str = setting("local", "name of the cluster; senders with a token have the cluster of their token")
+    labels: Mapping[str, str] = setting(
+        factory=dict, text="labels that logical clouds select by, such as {zone: a, kind: station}"
+    )
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Addresses. One that is not loopback demands ``tenants``, ``sql`` its users; ``status`` shows no tenant's data."""
+
+    otlp_grpc: Address = setting(Address("127.0.0.1", 4317), "OTLP over gRPC", unit="address")
+    otlp_http: Address = setting(Address("127.0.0.1", 4318), "OTLP over HTTP, /v1/metrics", unit="address")
+    sql: Address = setting(Address("127.0.0.1", 8123), "ClickHouse HTTP interface, read-only", unit="address")
+    ui: Address = setting(Address("127.0.0.1", 8080), "the built-in page", unit="address")
+    status: Address = setting(
+        Address("127.0.0.1", 13133), "/livez /readyz /healthz /metrics and POST /-/reload", unit="address"
+    )
+
+
+@dataclass(frozen=True)
+class MetricPolicy:
+    """What is kept of the metrics that a glob names. The first entry that matches decides."""
+
+    match: str = setting(text="a glob over metric names, such as http.server.*")
+    keep: tuple[str, ...] = setting((), "globs; only these attributes are kept, whatever default_drop says")
+    drop: tuple[str, ...] = setting((), "globs; these attributes are dropped besides")
+    drop_metric: bool = setting(
+        False, "drop the whole metric", consequence="its points are counted as dropped by policy"
+    )
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Which attributes of a stream make its series."""
+
+    default_drop: tuple[str, ...] = setting(
+        DEFAULT_DROP,
+        "globs of attributes that no series keeps",
+        consequence="streams that differ in these only become one series",
+    )
+    metrics: tuple[MetricPolicy, ...] = setting((), "exceptions per metric")
+
+    @property
+    def version(self) -> str:
+        """A short name that changes with the content: 12 hexadecimal digits."""
+        content = canonical_attributes(dataclasses.asdict(self))
+        return f"{hash_parts('policies', content):016x}"[:12]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long rows are kept, per class. 0s keeps them for ever: nothing expires unless this says so."""
+
+    metrics_1m: int = setting(0, "rows as resolution keys them", unit="seconds", consequence="older rows are deleted")
+    metrics_1h: int = setting(0, "hourly rows", unit="seconds", consequence="older rows are deleted")
+    metrics_1d: int = setting(0, "daily rows", unit="seconds", consequence="older rows are deleted")
+    totals: int = setting(0, "control totals", unit="seconds", consequence="older rows are deleted")
+    drops: int = setting(0, "counts of drops", unit="seconds", consequence="older rows are deleted")
+    health: int = setting(0, "heartbeats", unit="seconds", consequence="older rows are deleted")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """The log between the tiers."""
+
+    topic_prefix: str = setting("catchment", "first part of every topic's name")
+    partitions: int = setting(
+        1,
+        "partitions of a topic that does not exist yet; each has one reader at a time",
+        unit="partitions",
+        least=1,
+        most=10_000,
+    )
+    bytes_max: int = setting(
+        8 * 1024**3,
+        "messages kept after they were consumed, so that the store can be loaded anew",
+        unit="bytes",
+        consequence="the oldest consumed messages are deleted; unconsumed ones never are",
+        least=1024**2,
+    )
+    path: Path | None = setting(
+        None, "folder of the embedded log, which processes of one machine share; <data_dir>/log unless given"
+    )
+
+
+@dataclass(frozen=True)
+class Aggregator:
+    """The roll-up of a region."""
+
+    linger_seconds: float = setting(
+        1.0,
+        "how long messages are collected before they are merged and published",
+        unit="seconds",
+        consequence="longer makes fewer rows and later ones",
+        least=0,
+        most=300,
+        key="linger",
+    )
+
+
+@dataclass(frozen=True)
+class Sql:
+    """Who may ask."""
+
+    users: Mapping[str, str] = setting(
+        factory=dict,
+        text="name: SHA-256 of the password in hex; without a user only loopback is served",
+    )
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Observing Catchment itself."""
+
+    traces: str = setting("off", "off, or the http:// address of an OTLP receiver for traces of our own work")
+    log_level: str = setting("info", "debug, info, warning or error")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole file."""
+
+    data_dir: Path = setting(
+        Path("catchment-data"), "the folder that holds all state; one process, or one `up`, owns it at a time"
+    )
+    region: str = setting("local", "the region, [a-z0-9-]{1,40}")
+    cluster: Cluster = setting(factory=Cluster, text="the collector's own cluster")
+    resolution_seconds: int = setting(
+        60,
+        "the window that keys a row; divides an hour",
+        unit="seconds",
+        consequence="longer windows make fewer rows",
+        least=1,
+        most=3600,
+        key="resolution",
+    )
+    flush_seconds: float = setting(
+        5.0,
+        "how often partials leave the cluster",
+        unit="seconds",
+        consequence="shorter is fresher and makes more rows",
+        least=0.1,
+        most=3600,
+        key="flush",
+    )
+    listen: Listen = setting(factory=Listen, text="addresses")
+    tenants: Path | None = setting(
+        None, "file of tokens: hash of a token -> tenant, cluster, labels; read again when it changes"
+    )
+    policies: Policies = setting(factory=Policies, text="what is kept of each metric")
+    limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
+    retention: Retention = setting(factory=Retention, text="how long rows are kept")
+    log: LogSettings = setting(factory=LogSettings, text="the log between the tiers")
+    aggregator: Aggregator = setting(factory=Aggregator, text="the roll-up of the region")
+    sql: Sql = setting(factory=Sql, text="who may ask")
+    telemetry: Telemetry = setting(factory=Telemetry, text="observing Catchment itself")
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of the embedded log."""
+        return self.log.path or self.data_dir / "log"
+
+    def for_collector(self) -> CollectorConfig:
+        """The collector's view."""
+        return CollectorConfig(
+            folder=self.data_dir / "collector",
+            log_dir=self.log_dir,
+            region=self.region,
+            cluster=self.cluster,
+            resolution_seconds=self.resolution_seconds,
+            flush_seconds=self.flush_seconds,
+            otlp_grpc=self.listen.otlp_grpc,
+            otlp_http=self.listen.otlp_http,
+            tenants=self.tenants,
+            policies=self.policies,
+            limits=self.limits,
+            log=self.log,
+        )
+
+    def for_aggregator(self) -> AggregatorConfig:
+        """The aggregator's view."""
+        return AggregatorConfig(
+            log_dir=self.log_dir,
+            region=self.region,
+            linger_seconds=self.aggregator.linger_seconds,
+            limits=self.limits,
+            log=self.log,
+        )
+
+    def for_store(self) -> StoreConfig:
+        """The store's view."""
+        return StoreConfig(
+            folder=self.data_dir / "store",
+            log_dir=self.log_dir,
+            listen_sql=self.listen.sql,
+            sql=self.sql,
+            retention=self.retention,
+            limits=self.limits,
+            log=self.log,
+        )
+
+
+@dataclass(frozen=True)
+class CollectorConfig:
+    """What a collector is told; the meaning of each field is `Config`'s."""
+
+    folder: Path
+    log_dir: Path
+    region: str
+    cluster: Cluster
+    resolution_seconds: int
+    flush_seconds: float
+    otlp_grpc: Address
+    otlp_http: Address
+    tenants: Path | None
+    policies: Policies
+    limits: Limits
+    log: LogSettings
+
+
+@dataclass(frozen=True)
+class AggregatorConfig:
+    """What an aggregator is told; the meaning of each field is `Config`'s."""
+
+    log_dir: Path
+    region: str
+    linger_seconds: float
+    limits: Limits
+    log: LogSettings
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """What the store is told; the meaning of each field is `Config`'s."""
+
+    folder: Path
+    log_dir: Path
+    listen_sql: Address
+    sql: Sql
+    retention: Retention
+    limits: Limits
+    log: LogSettings
+
+
+def faults_of(config: Config) -> list[tuple[str, str]]:
+    """All faults that need more than one key's type to see: (key, what is wrong and what would be right)."""
+    faults: list[tuple[str, str]] = []
+
+    def check(good: bool, key: str, says: str) -> None:
+        if not good:
+            faults.append((key, says))
+
+    check(
+        bool(REGION.fullmatch(config.region)),
+        "region",
+        f"{config.region!r} is not a region's name; expected 1 to 40 of a-z, 0-9 and -",
+    )
+    check(config.region != "global", "region", "'global' is reserved for the topics of the global tier")
+    check(
+        bool(CLUSTER_NAME.fullmatch(config.cluster.name)),
+        "cluster.name",
+        f"{config.cluster.name!r} is not a cluster's name; expected up to 253 of A-Z, a-z, 0-9, dot, _ and -",
+    )
+    check(
+        3600 % config.resolution_seconds == 0,
+        "resolution",
+        f"{config.resolution_seconds} s does not divide an hour; expected such as 10s, 60s, 5m",
+    )
+    check(
+        bool(_TOPIC_PREFIX.fullmatch(config.log.topic_prefix)),
+        "log.topic_prefix",
+        f"{config.log.topic_prefix!r} is not a prefix; expected 1 to 40 of a-z, 0-9 and -",
+    )
+    for user, digest in config.sql.users.items():
+        check(
+            bool(_SHA256.fullmatch(digest)),
+            f"sql.users.{user}",
+            "expected the 64 hexadecimal digits of a SHA-256: printf %s PASSWORD | sha256sum",
+        )
+    faults.extend(_address_faults(config))
+    faults.extend(_policy_faults(config.policies))
+    faults.extend(_limit_faults(config.limits))
+    traces = config.telemetry.traces
+    check(
+        traces == "off" or traces.startswith(("http://", "https://")),
+        "telemetry.traces",
+        f"{traces!r} is neither off nor an address such as http://127.0.0.1:4318",
+    )
+    check(
+        config.telemetry.log_level in ("debug", "info", "warning", "error"),
+        "telemetry.log_level",
+        f"{config.telemetry.log_level!r} is no level; expected debug, info, warning or error",
+    )
+    return faults
+
+
+def _address_faults(config: Config) -> list[tuple[str, str]]:
+    faults = []
+    taken: dict[Address, str] = {}
+    for field in dataclasses.fields(config.listen):
+        key, address = f"listen.{field.name}", getattr(config.listen, field.name)
+        guard = {"status": "", "sql": "sql.users"}.get(field.name, "tenants")
+        is_guarded = {"": True, "tenants": config.tenants is not None, "sql.users": bool(config.sql.users)}[guard]
+        if not address.is_loopback and not is_guarded:
+            faults.append((key, f"{address} is not loopback, so anybody could use it; set {guard}: or use 127.0.0.1"))
+        if address in taken:
+            faults.append((key, f"{address} is also {taken[address]}; give each a port of its own"))
+        taken.setdefault(address, key)
+    return faults
+
+
+def _policy_faults(policies: Policies) -> list[tuple[str, str]]:
+    faults = []
+    for index, rule in enumerate(policies.metrics):
+        key = f"policies.metrics[{index}]"
+        if rule.drop_metric and (rule.keep or rule.drop):
+            faults.append((key, "drop_metric drops all of it; remove keep and drop, or drop_metric"))
+        if not rule.drop_metric and not rule.keep and not rule.drop:
+            faults.append((key, "says nothing; give keep, drop or drop_metric"))
+    return faults
+
+
+def _limit_faults(limits: Limits) -> list[tuple[str, str]]:
+    faults = []
+    ordered = (
+        ("request_bytes_max", "request_bytes_uncompressed_max"),
+        ("request_bytes_uncompressed_max", "intake_queue_bytes_max"),
+        ("inbox_segment_bytes_max", "inbox_bytes_max"),
+        ("request_bytes_max", "inbox_bytes_max"),
+        ("attribute_value_bytes_max", "attributes_bytes_max"),
+        ("series_per_metric_max", "series_per_tenant_max"),
+        ("message_bytes_max", "outbox_bytes_max"),
+        ("query_seconds_default", "query_seconds_max"),
+    )
+    for small, large in ordered:
+        low, high = getattr(limits, small), getattr(limits, large)
+        if low > high:
+            faults.append((f"limits.{small}", f"{low} is above limits.{large} = {high}; lower it or raise that"))
+    return faults

@@ -1,0 +1,97 @@
+"""Reading a configuration file: the shell that touches files and the environment.
+
+All faults are reported at once, before anything starts, each with file, line, key, value and what would be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from catchment.config import PROFILE_DEFAULTS, Config, Profile, faults_of
+from catchment.config_build import build, mapping_of
+from catchment.config_yaml import Items, Keys, Node, Scalar, Surroundings, parse
+from catchment.errors import ConfigFaults
+
+_ROLES_WITH_REGION = (Profile.COLLECTOR, Profile.AGGREGATOR)
+
+
+def load(
+    path: Path | None,
+    profile: Profile = Profile.UP,
+    *,
+    data_dir: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a file and check it.
+
+    Args:
+        path: the file; None means defaults only.
+        profile: which process asks: defaults and required keys differ.
+        data_dir: overrides the file's.
+        env: what ``${env:NAME}`` sees; the process's environment unless given.
+
+    Raises:
+        ConfigFaults: with every fault there is.
+    """
+    file = str(path) if path else "defaults"
+    around = Surroundings(file, os.environ if env is None else env, _read_file)
+    text = ""
+    if path is not None:
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise ConfigFaults([f"{file}: not UTF-8 text"]) from None
+        except OSError as error:
+            raise ConfigFaults([f"{file}: cannot be read: {error.strerror}"]) from error
+    return load_text(text, around, profile, data_dir=data_dir)
+
+
+def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Path | None = None) -> Config:
+    """`load` for a text that was read already."""
+    tree = parse(text, around)
+    defaults = {key: Scalar(value, tree.line) for key, value in PROFILE_DEFAULTS[profile].items()}
+    config = build(Config, Keys({**defaults, **tree.items}, tree.line), around)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    if profile in _ROLES_WITH_REGION and "region" not in tree.items:
+        around.fault(tree.line, "region", f"missing; the {profile.value} must be told its region")
+    for key, says in faults_of(config):
+        around.fault(_line_of(tree, key), key, says)
+    if config.tenants is not None and not config.tenants.is_file():
+        around.fault(_line_of(tree, "tenants"), f"tenants = {str(config.tenants)!r}", "no such file")
+    if around.faults:
+        raise ConfigFaults(around.faults)
+    return config
+
+
+def write(config: Config, path: Path) -> None:
+    """Write a file that `load` reads back to an equal `Config`; replaced atomically, readable by the owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A dollar sign is doubled so that reading back expands nothing.
+    text = yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True).replace("$", "$$")
+    partial = path.with_name(path.name + ".partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def _read_file(path: str) -> str:
+    return Path(path).read_text("utf-8")
+
+
+def _line_of(tree: Keys, key: str) -> int:
+    # The deepest part of the key that the file has: a fault may be about a default.
+    node: Node = tree
+    for part in key.replace("[", ".[").split("."):
+        if isinstance(node, Items) and part.startswith("["):
+            node = node.items[int(part[1:-1])]
+        elif isinstance(node, Keys) and part in node.items:
+            node = node.items[part]
+        else:
+            break
+    return node.line
