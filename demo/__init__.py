@@ -1,0 +1,1 @@
+"""The demo: a simulated fleet of charging stations that sends real OTLP and knows exactly what must come out."""

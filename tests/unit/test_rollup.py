@@ -1,0 +1,96 @@
+"""The roll-up core: what goes in adds up to what comes out, one tenant, region and table per output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aggregators.rollup import encode_bounded, roll_up
+from catchment.columns import EDGE_LANES
+from catchment.envelope import Envelope, decode
+from catchment.errors import Bug
+from tests.integration.fleet import counter_row, envelope, totals_row
+
+
+def test_cluster_rows_go_out_as_both_tables() -> None:
+    """The sums per cluster and over the region are those of the inputs; points and digests are equal on both."""
+    inputs = [
+        envelope("metrics_cluster", [counter_row(c, "m", v, points=2)], digest=2**63)
+        for c, v in (("a", 1), ("b", 2), ("a", 4))
+    ]
+    cluster, region = roll_up(inputs, producer="p", sequence=9)
+    assert cluster.rows.select(["cluster", "sum_int"]).to_pylist() == [
+        {"cluster": "a", "sum_int": 5},
+        {"cluster": "b", "sum_int": 2},
+    ]
+    assert region.rows["sum_int"].to_pylist() == [7]
+    for output, lane in ((cluster, "metrics_cluster"), (region, "metrics_region")):
+        header = output.header
+        assert (header.lane, header.producer, header.sequence) == (lane, "p", 9)
+        assert (header.totals.points, header.totals.digest) == (6, 3 * 2**63 % 2**64)
+
+
+def test_outputs_do_not_depend_on_the_order_of_the_inputs() -> None:
+    """The same envelopes in reverse give the same outputs in the same order."""
+    inputs = [
+        envelope("metrics_cluster", [counter_row("a", "m", 1, tenant)], tenant=tenant) for tenant in ("x", "y", "x")
+    ] + [envelope("totals", [totals_row("a", 1, 1, 5)])]
+    forward, backward = roll_up(inputs, producer="p", sequence=1), roll_up(inputs[::-1], producer="p", sequence=1)
+    assert [o.header for o in forward] == [o.header for o in backward]
+    assert all(a.rows.equals(b.rows) for a, b in zip(forward, backward, strict=True))
+
+
+def test_regions_are_kept_apart() -> None:
+    """Envelopes of two regions in one partition give rows of each, never a mixed one."""
+    one = envelope("metrics_cluster", [counter_row("a", "m", 1)])
+    other = Envelope(replace(one.header, region="eu-west"), one.rows)
+    outputs = roll_up([one, other], producer="p", sequence=1)
+    found = [(o.header.region, o.header.lane, o.rows.num_rows) for o in outputs]
+    lanes = ("metrics_cluster", "metrics_region")
+    assert found == [(region, lane, 1) for region in ("eu-west", "jp-east") for lane in lanes]
+
+
+def test_only_the_lanes_that_were_asked_for_are_made() -> None:
+    """A zone sends cluster rows on, a large fleet's region only region rows."""
+    inputs = [envelope("metrics_cluster", [counter_row("a", "m", 1)])]
+    zone = roll_up(inputs, producer="p", sequence=1, lanes=EDGE_LANES)
+    large = roll_up(inputs, producer="p", sequence=1, lanes=("metrics_region",))
+    assert [o.header.lane for o in zone] == ["metrics_cluster"]
+    assert [o.header.lane for o in large] == ["metrics_region"]
+
+
+def test_what_does_not_add_up_is_a_bug() -> None:
+    """An input whose rows lost points since they were checked never leaves."""
+    whole = envelope("metrics_cluster", [counter_row("a", "m", 1), counter_row("b", "m", 1)])
+    with pytest.raises(Bug, match="2 points went in and 1 came out"):
+        roll_up([Envelope(whole.header, whole.rows.slice(0, 1))], producer="p", sequence=1)
+
+
+def test_large_tables_are_split_by_rows() -> None:
+    """No part is over rows_max, none is empty, and each has a name of its own; the digest is carried once."""
+    inputs = [envelope("metrics_cluster", [counter_row(f"c{n}", "m", n) for n in range(25)], digest=3)]
+    parts = [o for o in roll_up(inputs, producer="p", sequence=1, rows_max=10) if o.header.lane == "metrics_cluster"]
+    assert [o.rows.num_rows for o in parts] == [10, 10, 5]
+    assert [o.header.producer for o in parts] == ["p/0", "p/1", "p/2"]
+    assert [o.header.totals.digest for o in parts] == [3, 0, 0]
+    assert sum(o.header.totals.points for o in parts) == 25
+
+
+def test_large_encodings_are_split_by_bytes() -> None:
+    """Every part is within the limit unless it is one row; together they hold every row once."""
+    whole = envelope("metrics_cluster", [counter_row(f"c{n}", "m", n) for n in range(200)], digest=3)
+    single = len(encode_bounded(envelope("metrics_cluster", [counter_row("c0", "m", 0)]), 1)[0][1])
+    for limit in (single + 1_000, 1):
+        parts = encode_bounded(whole, limit)
+        assert all(len(data) <= limit or part.rows.num_rows == 1 for part, data in parts)
+        decoded = [decode(data) for _, data in parts]
+        assert sorted(x for e in decoded for x in e.rows["cluster"].to_pylist()) == sorted(f"c{n}" for n in range(200))
+        assert sum(e.header.totals.digest for e in decoded) == 3
+        assert len({e.header.producer for e in decoded}) == len(decoded)
+
+
+def test_no_input_no_output() -> None:
+    """Nothing comes of nothing, nor of envelopes without rows."""
+    assert roll_up([], producer="p", sequence=1) == []
+    assert roll_up([envelope("totals", [])], producer="p", sequence=1) == []
