@@ -13,7 +13,7 @@ from aggregators.aggregator import Aggregator, AggregatorConfig
 from aggregators.dead_letters import discard, find, open_letters, replay
 from catchment.columns import dead_letter_topic, regional_topic
 from catchment.envelope import decode, encode
-from catchment.errors import Fenced, Invalid
+from catchment.errors import Bug, Fenced, Invalid
 from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLimits, SqliteLog
 from tests.golden.versions import newer
@@ -281,5 +281,18 @@ def test_large_outputs_are_split_and_still_add_up(tmp_path: Path) -> None:
         assert sum(h.totals.rows for h in headers) == 300
         assert sum(h.totals.digest for h in headers) == 77
         assert len({h.producer for h in headers}) == len(headers)
+
+    on_log(tmp_path, body)
+
+
+def test_what_does_not_add_up_ends_the_aggregator_loudly(tmp_path: Path) -> None:
+    """A position that runs ahead of the log is a Bug by name, not swallowed and not retried."""
+
+    async def body(log: SqliteLog) -> None:
+        await send(log, [message(envelope("metrics_cluster", [counter_row("c", "requests", 1)]))], 1)
+        await (await log.writer(Source(f"rollup-{REGION}", METRICS, 0))).publish([], 5)
+        with pytest.raises(Bug, match="position 5"):
+            await drain(log)
+        assert (await global_tables(log))["metrics_region"].num_rows == 0
 
     on_log(tmp_path, body)

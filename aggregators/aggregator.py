@@ -1,0 +1,305 @@
+"""The aggregator: reads a region's topics, rolls up, publishes with its position. Stateless.
+
+Rules:
+
+1. The unit of work is one input partition: one task, one writer, one position. What a linger collects is one publish:
+   roll-ups, dead letters, drops and the new position, all or nothing.
+2. After a `Retry` the outcome is unknown: the writer is closed, and after a backoff a new one reads where we are.
+3. After `Fenced` the partition belongs to somebody else and is left.
+4. A message that is `Invalid` is dead-lettered and counted. One that is `TooNew` stops its partition there: it is held
+   (`PartitionStatus.state` is ``held``: not ready, alert) until a newer program reads it. What came before it goes out.
+5. A `Bug` ends the process loudly: nothing that does not add up is published.
+6. Memory: per partition at most ``batch_bytes_max`` of encoded input, plus one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aggregators.dead_letters import bury, dropped
+from aggregators.rollup import ROWS_MAX, encode_bounded, roll_up
+from catchment.columns import EDGE_LANES, GLOBAL_LANES, dead_letter_topic, global_topic, regional_topic
+from catchment.envelope import CONTENT_TYPE, Envelope, decode
+from catchment.errors import Bug, Fenced, Invalid, Retry, TooNew
+from catchment.log.port import Log, Message, OutMessage, Source, Writer
+
+_log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.5  # how long a stop may go unnoticed by a poll that waits
+
+
+@dataclass(frozen=True)
+class AggregatorConfig:
+    """One aggregator.
+
+    ``region``: names the positions (hop ``rollup-<region>``) and the dead-letter topic.
+    ``inputs``: lane -> topic read; by default the region's edge lanes.
+    ``outputs``: lane -> topic written; by default the global ones. A lane that is not here is not made, so a zone's
+        aggregator maps the edge lanes to its region's topics, and a large fleet's region leaves out metrics_cluster.
+    ``partitions``: of topics that do not exist yet.
+    ``linger_seconds``: how long a first message waits for more; longer means larger and fewer global messages.
+    ``batch_bytes_max``: encoded input of one roll-up (8 MiB is about 150,000 rows).
+    ``message_bytes_max``: an output over it is split; must be within the log's own limit.
+    ``retry_seconds_max``: the longest backoff.
+    ``drain_seconds``: how long a stop may go on rolling up what is there.
+    """
+
+    region: str
+    prefix: str = "catchment"
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    partitions: int = 1
+    linger_seconds: float = 1.0
+    batch_bytes_max: int = 8 << 20
+    batch_messages_max: int = 10_000
+    rows_max: int = ROWS_MAX
+    message_bytes_max: int = 32 << 20
+    retry_seconds_max: float = 5.0
+    drain_seconds: float = 10.0
+
+    @property
+    def input_topics(self) -> Mapping[str, str]:
+        """Lane → topic read."""
+        return self.inputs or {lane: regional_topic(self.prefix, self.region, lane) for lane in EDGE_LANES}
+
+    @property
+    def output_topics(self) -> Mapping[str, str]:
+        """Lane → topic written."""
+        return self.outputs or {lane: global_topic(self.prefix, lane) for lane in GLOBAL_LANES}
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of what cannot be read."""
+        return dead_letter_topic(self.prefix, self.region)
+
+    @property
+    def topics(self) -> dict[str, int]:
+        """Every topic that is needed, with its partitions if it has to be created."""
+        names = [*self.input_topics.values(), *self.output_topics.values()]
+        return {**dict.fromkeys(names, self.partitions), self.dead_letters: 1}
+
+
+@dataclass
+class PartitionStatus:
+    """Where one input partition is.
+
+    ``state`` is starting, running, retrying, held, fenced or stopped; ``reason`` says why where it is not running.
+    """
+
+    topic: str
+    lane: str
+    partition: int
+    state: str = "starting"
+    reason: str = ""
+    position: int = 0
+    end_offset: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    dead_letters: int = 0
+
+    @property
+    def lag(self) -> int:
+        """Messages not yet rolled up, as of the last look."""
+        return max(self.end_offset - self.position, 0)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one publish brings, up to and without ``held``."""
+
+    messages: list[OutMessage]
+    position: int
+    rows_in: int
+    rows_out: int
+    dead_letters: int
+    held: TooNew | None
+
+
+class Aggregator:
+    """Runs every input partition of one config on one log."""
+
+    def __init__(self, log: Log, config: AggregatorConfig) -> None:
+        self._log = log
+        self._config = config
+        self._status: dict[tuple[str, int], PartitionStatus] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then drain and return; also returns when every partition was taken over.
+
+        Raises:
+            Bug: something does not add up; nothing of it was published.
+        """
+        await self._create_topics(stop)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane, topic in self._config.input_topics.items():
+                    for partition in range(await self._log.partitions(topic)):
+                        status = self._status[topic, partition] = PartitionStatus(topic, lane, partition)
+                        tasks.create_task(self._run_partition(status, stop))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group  # one partition's fault ends all; callers know it by its own name
+
+    def status(self) -> list[PartitionStatus]:
+        """Every partition, by topic and partition."""
+        return [self._status[key] for key in sorted(self._status)]
+
+    def ready(self) -> bool:
+        """Whether every partition runs: none is held, fenced, retrying or starting."""
+        return bool(self._status) and all(status.state == "running" for status in self._status.values())
+
+    async def _create_topics(self, stop: asyncio.Event) -> None:
+        for attempt in range(1_000_000):
+            try:
+                await self._log.create_topics(self._config.topics)
+                return
+            except Retry as error:
+                _log.warning("cannot create topics yet: %s", error)
+                if await self._pause(attempt, stop):
+                    raise
+
+    async def _run_partition(self, status: PartitionStatus, stop: asyncio.Event) -> None:
+        attempt = 0
+        while status.state not in ("stopped", "held", "fenced"):
+            before = status.position
+            try:
+                await self._work(status, stop)
+            except (Retry, OSError, TimeoutError) as error:
+                attempt = 0 if status.position > before else attempt + 1
+                status.state, status.reason = "retrying", str(error)
+                _log.warning("%s/%d: starting over: %s", status.topic, status.partition, error)
+                if await self._pause(attempt, stop):
+                    return
+            except Fenced as error:
+                status.state, status.reason = "fenced", str(error)
+                _log.warning("%s/%d: taken over: %s", status.topic, status.partition, error)
+        if status.state == "held":
+            await stop.wait()
+
+    async def _work(self, status: PartitionStatus, stop: asyncio.Event) -> None:
+        """Roll up until stopped or held, with one writer."""
+        source = Source(f"rollup-{self._config.region}", status.topic, status.partition)
+        writer = await self._log.writer(source)
+        try:
+            status.position = await writer.committed() or 0
+            status.state, status.reason = "running", ""
+            drain_until = float("inf")
+            while time.monotonic() < drain_until:
+                if stop.is_set() and drain_until == float("inf"):
+                    drain_until = time.monotonic() + self._config.drain_seconds
+                messages = await self._collect(status, stop)
+                status.end_offset = await self._log.end_offset(status.topic, status.partition)
+                if status.position > status.end_offset:
+                    raise Bug(
+                        f"position {status.position} is ahead of the log's end {status.end_offset}",
+                        topic=status.topic,
+                        partition=status.partition,
+                    )
+                if messages:
+                    batch = await asyncio.to_thread(self._roll_up, status.lane, messages, time.time_ns())
+                    await self._publish(writer, status, batch)
+                    if batch.held is not None:
+                        status.state, status.reason = "held", str(batch.held)
+                        _log.error("%s/%d: held: %s", status.topic, status.partition, batch.held)
+                        return
+                elif stop.is_set():
+                    break
+            status.state = "stopped"
+        finally:
+            await writer.close()
+
+    async def _collect(self, status: PartitionStatus, stop: asyncio.Event) -> list[Message]:
+        """What a linger, the byte limit or a stop lets through."""
+        config = self._config
+        messages: list[Message] = []
+        size, position, deadline = 0, status.position, 0.0
+        while size < config.batch_bytes_max and len(messages) < config.batch_messages_max:
+            wait = _IDLE_SECONDS if not messages else min(deadline - time.monotonic(), _IDLE_SECONDS)
+            found = await self._log.poll(
+                status.topic,
+                status.partition,
+                position,
+                messages_max=config.batch_messages_max - len(messages),
+                bytes_max=config.batch_bytes_max - size,
+                wait_seconds=0.0 if stop.is_set() else max(wait, 0.0),
+            )
+            if found and not messages:
+                deadline = time.monotonic() + config.linger_seconds
+            messages += found
+            size += sum(len(message.value) for message in found)
+            position = messages[-1].offset + 1 if messages else position
+            if not found and (stop.is_set() or not messages or time.monotonic() >= deadline):
+                break
+            if stop.is_set() and messages:
+                break
+        return messages
+
+    def _roll_up(self, lane: str, messages: list[Message], now_ns: int) -> _Batch:
+        """The CPU work of one publish; runs in a thread."""
+        config = self._config
+        first = messages[0]
+        producer = f"{self._log.log_id}/{first.topic}/{first.partition}"
+        envelopes: list[Envelope] = []
+        letters: list[OutMessage] = []
+        position, held = first.offset, None
+        for message in messages:
+            try:
+                envelopes.append(decode(message.value))
+            except Invalid as error:
+                _log.error("dead letter: %s/%d@%d: %s", message.topic, message.partition, message.offset, error)
+                topic = config.dead_letters
+                letters.append(bury(message, error, log_id=self._log.log_id, topic=topic, now_ns=now_ns))
+                envelopes.append(dropped(message, lane=lane, region=config.region, producer=producer, now_ns=now_ns))
+            except TooNew as error:
+                held = error
+                break
+            position = message.offset + 1
+        rolled = roll_up(
+            envelopes, producer=producer, sequence=position, lanes=config.output_topics.keys(), rows_max=config.rows_max
+        )
+        encoded = [pair for output in rolled for pair in encode_bounded(output, config.message_bytes_max)]
+        return _Batch(
+            messages=[*(self._message(envelope, data) for envelope, data in encoded), *letters],
+            position=position,
+            rows_in=sum(envelope.rows.num_rows for envelope in envelopes),
+            rows_out=sum(envelope.rows.num_rows for envelope, _ in encoded),
+            dead_letters=len(letters),
+            held=held,
+        )
+
+    def _message(self, envelope: Envelope, data: bytes) -> OutMessage:
+        header = envelope.header
+        headers = {
+            "content-type": CONTENT_TYPE,
+            "lane": header.lane,
+            "version": str(header.version),
+            "producer": header.producer,
+            "sequence": str(header.sequence),
+        }
+        return OutMessage(self._config.output_topics[header.lane], f"{header.tenant}/{header.region}", data, headers)
+
+    async def _publish(self, writer: Writer, status: PartitionStatus, batch: _Batch) -> None:
+        if batch.position == status.position and not batch.messages:
+            return
+        await writer.publish(batch.messages, batch.position)
+        status.messages_in += batch.position - status.position
+        status.position = batch.position
+        status.messages_out += len(batch.messages)
+        status.rows_in += batch.rows_in
+        status.rows_out += batch.rows_out
+        status.dead_letters += batch.dead_letters
+
+    async def _pause(self, attempt: int, stop: asyncio.Event) -> bool:
+        """Back off, with jitter so that partitions do not come back together; True when stopped meanwhile."""
+        seconds = min(0.05 * 2 ** min(attempt, 10), self._config.retry_seconds_max) * random.uniform(0.5, 1.0)  # noqa: S311
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,136 @@
+"""The edge's core: decode + identity + aggregation of OTLP bodies, per CPU-second of one thread.
+
+    python -m benchmarks.core [--profile]
+
+All streams are known (steady state); the bodies are those of `benchmarks.load`, 10,000 points each. The drain at the
+end, which makes the rows of a flush, is part of what is measured. What comes out is compared with what the load knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+from pathlib import Path
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
+from benchmarks.harness import cpu_seconds, measure, record, resident_mebibytes
+from benchmarks.load import Load
+from benchmarks.peer_loop import points_per_cpu_second
+from catchment.limits import Limits
+from collectors.catalog import Catalog
+from collectors.edge import Drained, Edge
+from collectors.lives import Lives
+from collectors.policy import Policy
+from collectors.records import Received
+from collectors.seen import SeenPoints
+
+INTERVALS_PER_RUN = 6
+RUNS = 5
+
+
+class Core:
+    """An edge without shells, fed with the load."""
+
+    def __init__(self, load: Load) -> None:
+        limits = Limits()
+        self.load = load
+        self.edge = Edge(
+            limits,
+            Policy(),
+            window_seconds=60,
+            catalog=Catalog(limits),
+            lives=Lives(0),
+            seen=SeenPoints(limits.seen_points_max, 0),
+        )
+
+    def feed(self, interval: int, bodies: list[bytes]) -> int:
+        """Decode, identify and aggregate; returns points."""
+        received_ns = self.load.time_ns(interval) + 10**9
+        for body in bodies:
+            request = Received("metrics", "t", "c", "{}", "application/x-protobuf", "", received_ns, "", body)
+            _, staged = self.edge.stage([request], [body])
+            self.edge.apply(staged, [request])
+        return self.load.points_per_interval
+
+    def drain(self, interval: int) -> Drained:
+        """Make the rows of a flush."""
+        return self.edge.drain(self.load.time_ns(interval) + 10**9)
+
+
+def measure_core() -> tuple[float, float]:
+    """Points per CPU-second in the steady state, and of the first interval, in which every stream is new."""
+    core = Core(Load())
+    bodies = core.load.bodies(1)
+    begin = cpu_seconds()
+    first = core.feed(1, bodies) / (cpu_seconds() - begin)
+    core.drain(1)
+    interval = 1
+    points_expected = points_found = 0
+
+    rates = []
+    for _ in range(RUNS):
+        batches = [(interval + i, core.load.bodies(interval + i)) for i in range(1, INTERVALS_PER_RUN + 1)]
+        interval += INTERVALS_PER_RUN
+        drained: list[Drained] = []
+
+        def once(batches: list[tuple[int, list[bytes]]] = batches, drained: list[Drained] = drained) -> int:
+            points = sum(core.feed(*batch) for batch in batches)
+            drained.append(core.drain(batches[-1][0]))
+            return points
+
+        rates.append(measure(once, 1))
+        points_expected += INTERVALS_PER_RUN * core.load.points_per_interval
+        points_found += sum(drained[0].rows["t"]["points"].to_pylist())
+    if points_found != points_expected:
+        raise AssertionError(f"{points_found} points in rows, {points_expected} sent")
+    return sorted(rates)[len(rates) // 2], first
+
+
+def profile() -> str:
+    """Where the CPU-seconds go: the functions with the largest share of their own time."""
+    core = Core(Load())
+    core.feed(1, core.load.bodies(1))
+    core.drain(1)
+    batches = [(i, core.load.bodies(i)) for i in range(2, 2 + INTERVALS_PER_RUN)]
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for batch in batches:
+        core.feed(*batch)
+    core.drain(batches[-1][0])
+    profiler.disable()
+    stats = pstats.Stats(profiler)
+    own: dict[tuple[str, int, str], tuple[int, int, float, float, object]] = stats.stats  # type: ignore[attr-defined]
+    total = sum(entry[2] for entry in own.values())
+    lines = ["| share | calls | function |", "| --- | --- | --- |"]
+    for (file, _, name), (_, calls, seconds, _, _) in sorted(own.items(), key=lambda item: -item[1][2])[:20]:
+        place = "/".join(Path(file).parts[-2:]) + ": " if "/" in file else ""
+        lines.append(f"| {seconds / total:.1%} | {calls} | {place}{name.replace('|', '')} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", action="store_true", help="print where the time goes, and measure nothing")
+    if parser.parse_args().profile:
+        print(profile())
+        return
+    steady, first = measure_core()
+    loop = points_per_cpu_second(Load())
+    record(
+        "Edge core: decode + identity + aggregation",
+        [
+            ("steady state, 100,000 streams", f"{steady / 1e6:.2f} M points per CPU-second"),
+            ("first interval, all streams new", f"{first / 1e6:.3f} M points per CPU-second"),
+            ("a loop over opentelemetry-proto objects, same run", f"{loop / 1e6:.3f} M points per CPU-second"),
+            ("ratio to that loop", f"{steady / loop:.1f}"),
+            ("resident memory of the benchmark, bodies included", f"{resident_mebibytes():.0f} MiB"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
