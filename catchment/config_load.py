@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from catchment.config import PROFILE_DEFAULTS, Config, Profile, faults_of
+from catchment.config import PROFILE_DEFAULTS, Config, Profile
 from catchment.config_build import build, mapping_of
+from catchment.config_faults import faults_of
 from catchment.config_yaml import Items, Keys, Node, Scalar, Surroundings, parse
 from catchment.errors import ConfigFaults
 

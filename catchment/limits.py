@@ -209,13 +209,6 @@ class Limits:
         consequence="the cache is emptied and fills again",
         least=1,
     )
-    tenants_max: int = setting(
-        100_000,
-        "tokens in the tenants file",
-        unit="tokens",
-        consequence="the file is refused and the one before stays in force",
-        least=1,
-    )
 
     # On the way out.
     outbox_bytes_max: int = setting(

@@ -44,8 +44,8 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 class Probes:
     """What the server asks the process.
 
-    ``not_ready`` gives the reasons, none when ready; ``reload`` the faults, none when done. ``actions`` are looked up by
-    name at each request; each takes the body's texts, says what it did, and raises `Invalid` when it cannot.
+    ``not_ready`` gives the reasons, none when ready; ``reload`` the faults, none when done. ``actions`` are looked up
+    by name at each request; each takes the body's texts, says what it did, and raises `Invalid` when it cannot.
     """
 
     not_ready: Callable[[], Awaitable[Sequence[str]]]

@@ -18,7 +18,7 @@ import prometheus_client as prometheus
 from catchment.version import PROGRAM
 
 # Each counter's time of birth, which doubles the text and which nobody asks for.
-prometheus.disable_created_metrics()
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # the library types all but this
 
 
 class Kind(Enum):
@@ -80,12 +80,10 @@ class OwnMetric(Enum):
     PUBLISH_RETRIES = Spec("catchment_publish_retries_total", _COUNTER, "publishes tried again", ("hop",))
     ROLLUP_ROWS_IN = Spec("catchment_rollup_rows_in_total", _COUNTER, "rows read by the roll-up", ("lane",))
     ROLLUP_ROWS_OUT = Spec("catchment_rollup_rows_out_total", _COUNTER, "rows published by the roll-up", ("lane",))
-    ROLLUP_SECONDS = Spec("catchment_rollup_seconds", _HISTOGRAM, "one merge and publish")
     DEAD_LETTERS = Spec("catchment_dead_letters_total", _COUNTER, "messages put aside because they cannot be read")
 
     LOADED_ROWS = Spec("catchment_loaded_rows_total", _COUNTER, "rows inserted into a global table", ("table",))
     LOADED_MESSAGES = Spec("catchment_loaded_messages_total", _COUNTER, "messages inserted", ("table",))
-    LOAD_SECONDS = Spec("catchment_load_seconds", _HISTOGRAM, "one message: intent, insert, done")
     QUERIES = Spec("catchment_queries_total", _COUNTER, "queries answered, by result", ("result",))
     QUERY_SECONDS = Spec("catchment_query_seconds", _HISTOGRAM, "one query")
 

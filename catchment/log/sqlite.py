@@ -31,6 +31,7 @@ from typing import TypeVar
 
 import xxhash
 
+from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Fenced, Invalid, Retry
 from catchment.log.port import Message, OutMessage, Source
 from catchment.log.sqlite_file import Connection, bear, named, transaction
@@ -278,6 +279,7 @@ class SqliteWriter:
 
         try:
             await self._connection.run(work)
+            crash_point("log.committed")
         except (Fenced, Invalid, Bug):
             raise
         except BaseException as error:
@@ -311,6 +313,7 @@ class SqliteWriter:
         )
         if source.topic:
             _trim_consumed(connection, source.topic, source.partition, now_ns - int(self._limits.keep_seconds * 1e9))
+        crash_point("log.appended")
         limit = self._limits.bytes_max
         used = _bytes_in_use(connection)
         if rows and used > limit + (limit // 4 if source.topic else 0):

@@ -1,0 +1,49 @@
+# Every target sets up what it needs; `make setup` does only that.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.catchment-setup
+
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
+	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
+	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   measure, and write benchmarks/RESULTS.md'
+
+setup: $(STAMP)
+
+# The stamp is younger than what it depends on when the environment is up to date, so a second run costs nothing.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/catchment demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,112 @@
+"""What is wrong with a configuration beyond the type of one key: names, addresses, keys that contradict each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from catchment.config import Config, Policies
+from catchment.limits import Limits
+from catchment.units import Address
+
+REGION = re.compile(r"[a-z0-9-]{1,40}")
+CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOPIC_PREFIX = re.compile(r"[a-z0-9-]{1,40}")
+
+
+def faults_of(config: Config) -> list[tuple[str, str]]:
+    """All faults that need more than one key's type to see: (key, what is wrong and what would be right)."""
+    faults: list[tuple[str, str]] = []
+
+    def check(good: bool, key: str, says: str) -> None:
+        if not good:
+            faults.append((key, says))
+
+    check(
+        bool(REGION.fullmatch(config.region)),
+        "region",
+        f"{config.region!r} is not a region's name; expected 1 to 40 of a-z, 0-9 and -",
+    )
+    check(config.region != "global", "region", "'global' is reserved for the topics of the global tier")
+    check(
+        bool(CLUSTER_NAME.fullmatch(config.cluster.name)),
+        "cluster.name",
+        f"{config.cluster.name!r} is not a cluster's name; expected up to 253 of A-Z, a-z, 0-9, dot, _ and -",
+    )
+    check(
+        3600 % config.resolution_seconds == 0,
+        "resolution",
+        f"{config.resolution_seconds} s does not divide an hour; expected such as 10s, 60s, 5m",
+    )
+    check(
+        bool(_TOPIC_PREFIX.fullmatch(config.log.topic_prefix)),
+        "log.topic_prefix",
+        f"{config.log.topic_prefix!r} is not a prefix; expected 1 to 40 of a-z, 0-9 and -",
+    )
+    for user, digest in config.sql.users.items():
+        check(
+            bool(_SHA256.fullmatch(digest)),
+            f"sql.users.{user}",
+            "expected the 64 hexadecimal digits of a SHA-256: printf %s PASSWORD | sha256sum",
+        )
+    faults.extend(_address_faults(config))
+    faults.extend(_policy_faults(config.policies))
+    faults.extend(_limit_faults(config.limits))
+    traces = config.telemetry.traces
+    check(
+        traces == "off" or traces.startswith(("http://", "https://")),
+        "telemetry.traces",
+        f"{traces!r} is neither off nor an address such as http://127.0.0.1:4318",
+    )
+    check(
+        config.telemetry.log_level in ("debug", "info", "warning", "error"),
+        "telemetry.log_level",
+        f"{config.telemetry.log_level!r} is no level; expected debug, info, warning or error",
+    )
+    return faults
+
+
+def _address_faults(config: Config) -> list[tuple[str, str]]:
+    faults = []
+    taken: dict[Address, str] = {}
+    for field in dataclasses.fields(config.listen):
+        key, address = f"listen.{field.name}", getattr(config.listen, field.name)
+        guard = {"status": "", "sql": "sql.users"}.get(field.name, "tenants")
+        is_guarded = {"": True, "tenants": config.tenants is not None, "sql.users": bool(config.sql.users)}[guard]
+        if not address.is_loopback and not is_guarded:
+            faults.append((key, f"{address} is not loopback, so anybody could use it; set {guard}: or use 127.0.0.1"))
+        if address in taken:
+            faults.append((key, f"{address} is also {taken[address]}; give each a port of its own"))
+        taken.setdefault(address, key)
+    return faults
+
+
+def _policy_faults(policies: Policies) -> list[tuple[str, str]]:
+    faults = []
+    for index, rule in enumerate(policies.metrics):
+        key = f"policies.metrics[{index}]"
+        if rule.drop_metric and (rule.keep or rule.drop):
+            faults.append((key, "drop_metric drops all of it; remove keep and drop, or drop_metric"))
+        if not rule.drop_metric and not rule.keep and not rule.drop:
+            faults.append((key, "says nothing; give keep, drop or drop_metric"))
+    return faults
+
+
+def _limit_faults(limits: Limits) -> list[tuple[str, str]]:
+    faults = []
+    ordered = (
+        ("request_bytes_max", "request_bytes_uncompressed_max"),
+        ("request_bytes_uncompressed_max", "intake_queue_bytes_max"),
+        ("inbox_segment_bytes_max", "inbox_bytes_max"),
+        ("request_bytes_max", "inbox_bytes_max"),
+        ("attribute_value_bytes_max", "attributes_bytes_max"),
+        ("series_per_metric_max", "series_per_tenant_max"),
+        ("message_bytes_max", "outbox_bytes_max"),
+        ("query_seconds_default", "query_seconds_max"),
+    )
+    for small, large in ordered:
+        low, high = getattr(limits, small), getattr(limits, large)
+        if low > high:
+            faults.append((f"limits.{small}", f"{low} is above limits.{large} = {high}; lower it or raise that"))
+    return faults
