@@ -122,7 +122,8 @@ class Store:
             finally:
                 loader.close()
 
-        return self.with_log(work)
+        taken: int = self.with_log(work)
+        return taken
 
     def loader(self, log: SqliteLog, *lanes: str) -> Loader:
         """A loader of the lanes' topics."""

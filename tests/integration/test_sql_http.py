@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import socket
 import subprocess
 import time
 import zlib
@@ -256,7 +257,7 @@ def test_large_results_are_streamed_in_bounded_memory(server: Server) -> None:
     query = b"SELECT repeat('x', 49) FROM numbers(1000000)"
     httpx.post(server.url, content=b"SELECT 1")
     resident = [server.resident_bytes()]
-    for _ in range(5):
+    for _ in range(12):
         size, peak = 0, 0
         with httpx.stream("POST", server.url, content=query, headers={"Accept-Encoding": "identity"}) as answer:
             for piece in answer.iter_raw():
@@ -265,8 +266,8 @@ def test_large_results_are_streamed_in_bounded_memory(server: Server) -> None:
                 size += len(piece)
         assert size == 50_000_000
         resident.append(peak)
-    assert resident[1] - resident[0] < 6 * size
-    assert resident[-1] - resident[1] < 2 * size
+    # Twelve results are 600 MB: one kept per request would show.
+    assert max(resident) - resident[0] < 8 * size
 
 
 async def ask_at_once(url: str, queries: list[str]) -> list[httpx.Response]:
@@ -294,3 +295,17 @@ def test_overload_is_202_with_retry_after(tmp_path: Path) -> None:
         assert refused[0].headers["Retry-After"] == "1"
         assert 2 <= time.monotonic() - started < 20
         assert [answer.text for answer in answers if answer not in refused] == ["0\n", "0\n"]
+
+
+def test_slow_and_vanished_readers_give_their_place_back(tmp_path: Path) -> None:
+    """With one place, neither a reader that does not read, nor one that does not send, nor one that left, keeps it."""
+    with running(tmp_path, queries_max=1, request_seconds_max=1, send_seconds_max=1) as small:
+        large = b"GET /?query=SELECT%20repeat('x',49)FROM%20numbers(1000000) HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        half = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nSELECT"
+        for request, leave in ((large, False), (half, False), (large, True), (half, True)):
+            with socket.create_connection(("127.0.0.1", small.port)) as connection:
+                connection.sendall(request)
+                time.sleep(0.3)
+                if leave:
+                    connection.close()
+                assert httpx.post(small.url, content=b"SELECT 1", timeout=20).text == "1\n"

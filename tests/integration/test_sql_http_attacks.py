@@ -309,7 +309,7 @@ HONEST = [
     "SELECT 1 /* a /* nested */ comment */ + 1",
     "SELECT $tag$it's; fine$tag$",
     "SELECT format('{} {}', 'a', 'b'), replaceAll(name, 'file', 'url') FROM points LIMIT 1",
-    "SELECT count() FROM points AS p JOIN points AS q ON p.value = q.value SETTINGS max_threads = 2, join_use_nulls = 1",
+    "SELECT 1 FROM points AS p JOIN points AS q ON p.value = q.value SETTINGS max_threads = 2, join_use_nulls = 1",
     "SELECT catchment.points.value FROM catchment.points LIMIT 1",
     "SELECT * FROM (SELECT value FROM points SETTINGS max_threads = 1) LIMIT 1 FORMAT JSON;",
     "EXPLAIN indexes = 1 SELECT * FROM points WHERE time > now()",

@@ -22,13 +22,14 @@ def engine(tmp_path: Path) -> Iterator[ChdbEngine]:
     found.close()
 
 
+LARGE = "SELECT groupArray(number) FROM numbers(100000000)"
 SLOW = "SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) = 1"
 
 
 @pytest.mark.parametrize(
     ("sql", "settings", "code", "name"),
     [
-        ("SELECT groupArray(number) FROM numbers(100000000)", {"max_memory_usage": "20000000"}, 241, "MEMORY_LIMIT_EXCEEDED"),
+        (LARGE, {"max_memory_usage": "20000000"}, 241, "MEMORY_LIMIT_EXCEEDED"),
         (SLOW, {"max_execution_time": "0.3"}, 159, "TIMEOUT_EXCEEDED"),
         ("SELEC 1", {}, 62, "SYNTAX_ERROR"),
         ("SELECT 1; SELECT 2", {}, 62, "SYNTAX_ERROR"),
@@ -40,7 +41,7 @@ SLOW = "SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) = 1"
 def test_refusals_carry_clickhouse_codes(
     engine: ChdbEngine, sql: str, settings: dict[str, str], code: int, name: str
 ) -> None:
-    """Memory, time, syntax, settings and read-only each give ClickHouse's own code and text, and the engine lives on."""
+    """Memory, time, syntax, settings and read-only give ClickHouse's code and text; the engine lives on."""
     with pytest.raises(EngineError) as caught:
         engine.query(sql, settings=settings, database="default")
     assert (caught.value.code, caught.value.name) == (code, name)

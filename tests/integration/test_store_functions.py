@@ -48,7 +48,7 @@ def test_bounds_of_keys_are_those_that_were_packed(engine: ChdbEngine) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_functions_agree_with_the_reference(engine: ChdbEngine, seed: int) -> None:
-    """Brackets are equal to the bit, estimates and counts within rounding, for mixed, overlapping and open intervals."""
+    """Brackets are equal to the bit, estimates and counts within rounding; intervals overlap and may be open."""
     random_ = random.Random(seed)
     pairs = [sorted(random_.sample(BOUNDS, 2)) for _ in range(random_.randint(1, 9))]
     pairs += [[x, x * 2 ** (1 / 32)] for x in (random_.lognormvariate(0, 3) for _ in range(5))]

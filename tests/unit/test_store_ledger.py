@@ -26,8 +26,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.mark.parametrize(
     ("offset", "intent_blocks", "verdict"),
-    [(4, None, Verdict.SKIP), (5, None, Verdict.LOAD), (9, None, Verdict.LOAD), (5, 10, Verdict.REPLAY), (5, 11, Verdict.HALT)],
-)  # fmt: skip
+    [
+        (4, None, Verdict.SKIP),
+        (5, None, Verdict.LOAD),
+        (9, None, Verdict.LOAD),
+        (5, 10, Verdict.REPLAY),
+        (5, 11, Verdict.HALT),
+    ],
+)
 def test_the_ledger_decides(offset: int, intent_blocks: int | None, verdict: Verdict) -> None:
     """Done is skipped, new is loaded, an open intent is replayed while its token is remembered and halts beyond."""
     intent = None if intent_blocks is None else Intent(at(5), TABLE, intent_blocks)

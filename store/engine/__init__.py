@@ -1,0 +1,1 @@
+"""The SQL engine: its port and its adapters."""

@@ -1,0 +1,413 @@
+"""The loader: from the global log into the tables, each message exactly once. The shell around `store.plan`.
+
+Rules:
+
+1. One task per partition; a partition's messages go one at a time, in order, so that its ledger holds one open intent.
+2. Per message: judge → (intent → insert → done). What the ledger says is done is skipped; the log's own position is
+   only where to begin to read, so it may follow late and is published once per batch.
+3. A message that cannot be read, or that the engine refuses for what it is, is quarantined by name: its bytes in a
+   file, its coordinates and reason in the ledger, and a row in `pipeline_drops`. Then the partition goes on.
+4. A message newer than this process is *held*: the partition waits for an upgrade, `ready` is false, nothing is lost.
+5. Passing trouble (memory, time, disk, broker) is tried again for ever, with backoff, with the same token; `status`
+   says why. An intent whose token may be forgotten *halts* its partition: only a person can tell whether it was loaded.
+6. Fenced by a younger loader, a partition is left at once.
+
+Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
+while its predecessor is inserted; ``inserts_max`` inserts at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import pyarrow as pa
+
+from catchment.columns import LANES
+from catchment.crash import crash_point
+from catchment.envelope import Header, decode, decode_header, seal
+from catchment.errors import CatchmentError, Fenced, Invalid, Retry, TooNew
+from catchment.log.port import Log, Message, Source, Writer
+from store.engine.port import Engine, EngineError
+from store.ledger import Ledger, Position, Verdict
+from store.plan import Insert, plan
+
+HOP = "load"
+_BACKOFF_SECONDS = (0.1, 10.0)
+_DROPS_WINDOW_NS = 60 * 1_000_000_000
+
+
+class State(Enum):
+    """How a partition is doing."""
+
+    RUNNING = "running"
+    RETRYING = "retrying"
+    HELD = "held"
+    HALTED = "halted"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """What there is to say of a partition: next offset to load, messages behind the log's end, and why it waits."""
+
+    topic: str
+    partition: int
+    state: State
+    position: int
+    lag: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoaderLimits:
+    """Limits of a loader (see the module)."""
+
+    poll_messages_max: int = 16
+    poll_bytes_max: int = 64 << 20
+    poll_wait_seconds: float = 0.5
+    inserts_max: int = 2
+
+
+class _Stop(Exception):
+    """Not an error: the partition must not go on past its position."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+class Loader:
+    """Loads topics into the engine.
+
+    Args:
+        log: the global log.
+        engine: a migrated engine.
+        ledger: the store's ledger.
+        topics: topics whose messages are envelopes of global tables.
+        quarantine_folder: for the bytes of what cannot be loaded.
+        clock: now in ns, UTC; only for naming when something was quarantined.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        engine: Engine,
+        ledger: Ledger,
+        topics: Sequence[str],
+        *,
+        quarantine_folder: Path,
+        limits: LoaderLimits | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._log = log
+        self._topics = tuple(topics)
+        self._limits = limits or LoaderLimits()
+        self._settler = _Settler(engine, ledger, quarantine_folder, clock)
+        self._ledger = ledger
+        self._partitions: list[_Partition] = []
+        self._executor = ThreadPoolExecutor(2 * self._limits.inserts_max, thread_name_prefix="load")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Load until ``stop`` is set; an insert under way is finished and its position published.
+
+        Raises:
+            Retry: a migration runs.
+            Invalid: a topic does not exist.
+            Bug: an invariant does not hold.
+        """
+        with self._ledger.shared():
+            await self._open()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for partition in self._partitions:
+                        tasks.create_task(partition.run(stop))
+            finally:
+                await self._close()
+
+    async def drain_once(self) -> int:
+        """Load everything that is in the log now and return how many messages were taken (loaded or quarantined).
+
+        Stops short at a held or halted message. Raises what `run` raises, and `Retry` or `EngineError` at the first
+        passing trouble.
+        """
+        with self._ledger.shared():
+            await self._open()
+            try:
+                return sum([await partition.drain() for partition in self._partitions])
+            finally:
+                await self._close()
+
+    def status(self) -> list[PartitionStatus]:
+        """Every partition's status, as of its last step."""
+        return [partition.status() for partition in self._partitions]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every partition is loading: none held, halted, fenced or in trouble."""
+        return bool(self._partitions) and all(status.state is State.RUNNING for status in self.status())
+
+    def close(self) -> None:
+        """Let the threads go, after their last insert. May be called twice."""
+        self._executor.shutdown(wait=True)
+
+    async def _open(self) -> None:
+        slots = asyncio.Semaphore(self._limits.inserts_max)
+        self._partitions = [
+            _Partition(self._log, self._settler, self._ledger, topic, number, self._limits, self._executor, slots)
+            for topic in self._topics
+            for number in range(await self._log.partitions(topic))
+        ]
+
+    async def _close(self) -> None:
+        for partition in self._partitions:
+            await partition.close()
+
+
+class _Partition:
+    """One partition: its writer, its position and how it is doing."""
+
+    def __init__(
+        self,
+        log: Log,
+        settler: _Settler,
+        ledger: Ledger,
+        topic: str,
+        number: int,
+        limits: LoaderLimits,
+        executor: ThreadPoolExecutor,
+        slots: asyncio.Semaphore,
+    ) -> None:
+        self._log, self._settler, self._ledger = log, settler, ledger
+        self._topic, self._number, self._limits = topic, number, limits
+        self._executor, self._slots = executor, slots
+        self._writer: Writer | None = None
+        self._position = 0
+        self._published = 0
+        self._lag = 0
+        self._state, self._reason = State.RUNNING, ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Load until ``stop`` is set, or a younger loader takes the partition."""
+        delay, delay_max = _BACKOFF_SECONDS
+        while not stop.is_set():
+            try:
+                await self._step(self._limits.poll_wait_seconds, stop)
+                delay = _BACKOFF_SECONDS[0]
+                if self._state in (State.HELD, State.HALTED):
+                    await _wait(stop, delay_max)
+            except Fenced as error:
+                # Rule 6. The younger loader goes on where the ledger and the log say.
+                self._state, self._reason = State.FENCED, str(error)
+                return
+            except (Retry, EngineError) as error:
+                self._state, self._reason = State.RETRYING, str(error)
+                await self.close()
+                await _wait(stop, delay)
+                delay = min(2 * delay, delay_max)
+
+    async def drain(self) -> int:
+        """Take what is there now; returns the number of messages."""
+        taken = 0
+        never = asyncio.Event()
+        while count := await self._step(0.0, never):
+            taken += count
+        return taken
+
+    def status(self) -> PartitionStatus:
+        """How it is doing."""
+        return PartitionStatus(self._topic, self._number, self._state, self._position, self._lag, self._reason)
+
+    async def close(self) -> None:
+        """Let go of the writer."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+
+    async def _step(self, wait_seconds: float, stop: asyncio.Event) -> int:
+        """Poll once and load what came; returns the number of messages that were taken."""
+        writer = self._writer or await self._become_writer()
+        messages = await self._log.poll(
+            self._topic,
+            self._number,
+            self._position,
+            messages_max=self._limits.poll_messages_max,
+            bytes_max=self._limits.poll_bytes_max,
+            wait_seconds=wait_seconds,
+        )
+        before = self._position
+        taken = 0
+        try:
+            taken = await self._load(messages, stop)
+            self._state, self._reason = State.RUNNING, ""
+        except _Stop as halt:
+            self._state, self._reason = halt.state, halt.reason
+        finally:
+            self._lag = max(0, await self._log.end_offset(self._topic, self._number) - self._position)
+        if self._position > self._published:
+            await writer.publish([], consumed=self._position)
+            crash_point("load.published")
+            self._published = self._position
+        return taken or int(self._position > before)
+
+    async def _become_writer(self) -> Writer:
+        self._writer = await self._log.writer(Source(HOP, self._topic, self._number))
+        self._published = await self._writer.committed() or 0
+        known = self._ledger.next_offset(self._log.log_id, self._topic, self._number)
+        self._position = max(self._published, known)
+        return self._writer
+
+    async def _load(self, messages: Sequence[Message], stop: asyncio.Event) -> int:
+        """Load in order, preparing each message while the one before it is inserted."""
+        loop = asyncio.get_running_loop()
+        taken = 0
+        ahead = self._prepare(messages[0]) if messages else None
+        for index, message in enumerate(messages):
+            if stop.is_set() or ahead is None:
+                break
+            prepared = await asyncio.wrap_future(ahead)
+            ahead = self._prepare(messages[index + 1]) if index + 1 < len(messages) else None
+            position = self._name(message)
+            async with self._slots:
+                await loop.run_in_executor(self._executor, self._settler.settle, position, message.value, prepared)
+            self._position = message.offset + 1
+            taken += 1
+        return taken
+
+    def _prepare(self, message: Message) -> Future[Insert | CatchmentError]:
+        return self._executor.submit(prepare, message.value, self._name(message).token)
+
+    def _name(self, message: Message) -> Position:
+        return Position(self._log.log_id, message.topic, message.partition, message.offset)
+
+
+def prepare(value: bytes, token: str) -> Insert | Invalid | TooNew:
+    """A message's insert, or why there is none: a pure function."""
+    try:
+        envelope = decode(value)
+        return plan(envelope, LANES[envelope.header.lane], token)
+    except (Invalid, TooNew) as error:
+        return error
+
+
+class _Settler:
+    """What is done with one prepared message: blocking, in a thread."""
+
+    def __init__(self, engine: Engine, ledger: Ledger, folder: Path, clock: Callable[[], int]) -> None:
+        self._engine, self._ledger, self._folder, self._clock = engine, ledger, folder, clock
+
+    def settle(self, position: Position, value: bytes, prepared: Insert | CatchmentError) -> None:
+        """Skip, load, replay or quarantine; returns when that is durable.
+
+        Raises:
+            _Stop: hold or halt the partition here.
+            Retry, EngineError: passing trouble; try the same message again.
+        """
+        crash_point("load.polled")
+        verdict = self._ledger.judge(position)
+        if verdict is Verdict.SKIP:
+            return
+        if verdict is Verdict.HALT:
+            raise _Stop(
+                State.HALTED,
+                f"offset {position.offset} may or may not be loaded: it was begun more blocks ago than tokens are "
+                "remembered. Compare its rows with control_totals, then settle it",
+            )
+        if isinstance(prepared, TooNew):
+            raise _Stop(State.HELD, f"offset {position.offset}: {prepared}; upgrade the store")
+        if isinstance(prepared, Invalid):
+            self._quarantine(position, value, "invalid_message", str(prepared))
+            return
+        if not isinstance(prepared, Insert):
+            raise prepared
+        if verdict is Verdict.LOAD:
+            self._ledger.intend(position, prepared.table, prepared.blocks)
+            crash_point("load.intended")
+        try:
+            if prepared.rows:
+                self._engine.insert(prepared.table, prepared.columns, token=prepared.token)
+        except EngineError as error:
+            if error.retryable:
+                raise
+            self._quarantine(position, value, "refused_by_engine", str(error))
+            return
+        crash_point("load.inserted")
+        self._ledger.done(position, rows=prepared.rows, points=prepared.points)
+        crash_point("load.done")
+
+    def _quarantine(self, position: Position, value: bytes, reason: str, detail: str) -> None:
+        """File, then row, then ledger: each repeatable, the last one decides."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{position.topic}-{position.partition}-{position.offset}") + ".message"
+        try:
+            _write_durably(self._folder / name, value)
+        except OSError as error:
+            raise Retry(f"cannot quarantine: {error}", file=str(self._folder / name)) from error
+        crash_point("quarantine.filed")
+        insert = drop_row(position, value, reason, self._clock())
+        self._ledger.count_blocks(insert.table, insert.blocks)
+        self._engine.insert(insert.table, insert.columns, token=insert.token)
+        crash_point("quarantine.counted")
+        self._ledger.quarantine(position, reason=f"{reason}: {detail}", file=name, now_ns=self._clock())
+
+
+def drop_row(position: Position, value: bytes, reason: str, now_ns: int) -> Insert:
+    """The rows of `pipeline_drops` for a quarantined message: itself, and its points where its header can be read."""
+    header: Header | None
+    try:
+        header = decode_header(value)
+    except (Invalid, TooNew):
+        header = None
+    lane = header.lane if header else position.topic.rpartition(".")[2]
+    counts = {"messages": 1, **({"points": header.totals.points} if header and header.totals.points else {})}
+    schema = LANES["drops"].schema
+    rows = pa.Table.from_pylist(
+        [
+            {
+                "window_start_ns": now_ns - now_ns % _DROPS_WINDOW_NS,
+                "window_seconds": 60,
+                "cluster": "",
+                "tier": "store",
+                "lane": lane,
+                "reason": reason,
+                "unit": unit,
+                "count": count,
+            }
+            for unit, count in counts.items()
+        ],
+        schema=pa.schema([(field.name, _plain(field.type)) for field in schema]),
+    ).cast(schema)
+    tenant, region = (header.tenant, header.region) if header else ("", "")
+    envelope = seal("drops", rows, tenant=tenant, region=region, producer=position.log_id, sequence=position.offset)
+    return plan(envelope, LANES["drops"], f"quarantine/{position.token}")
+
+
+def _plain(arrow_type: pa.DataType) -> pa.DataType:
+    return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
+
+
+def _write_durably(path: Path, value: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        pass

@@ -1,0 +1,359 @@
+"""The views: what readers see, in database ``catchment``. Each aggregates, so nobody can forget to.
+
+Rules:
+
+1. A view groups by plain key columns of its table, so that filters on them reach the table's primary key.
+2. What is computed from groups (maps, sums, latest values) is computed outside of the grouping.
+3. Every column has a comment. Names and meanings are docs/sql.md, generated from here.
+4. Absence is data: coverage lists every window in which a cluster was expected, whether anything came or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from catchment.columns import LANES, Column, Lane, Merge
+from store.ddl import (
+    CLUSTERS_TABLE,
+    LATEST_NEUTRAL,
+    RETIRED_TABLE,
+    TABLES_DATABASE,
+    VIEWS_DATABASE,
+    Table,
+    is_metrics,
+    latest_groups,
+    quoted,
+    tables,
+)
+
+_TEXT = "LowCardinality(String)"
+_TIME = "DateTime('UTC')"
+_MAP = "Map(LowCardinality(String), String)"
+
+
+@dataclass(frozen=True)
+class ViewColumn:
+    """A column of a view, with the expression that yields it."""
+
+    name: str
+    type: str
+    comment: str
+    expression: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view: ``row`` says what one row is; ``body`` is what follows its column list."""
+
+    name: str
+    row: str
+    columns: tuple[ViewColumn, ...]
+    body: str
+
+    @property
+    def sql(self) -> str:
+        """CREATE OR REPLACE VIEW."""
+        columns = ",\n    ".join(
+            f"`{column.name}` {column.type} COMMENT {quoted(column.comment)}" for column in self.columns
+        )
+        return f"CREATE OR REPLACE VIEW {VIEWS_DATABASE}.{self.name}\n(\n    {columns}\n) AS\n{self.body}"
+
+
+TENANT = ViewColumn("tenant", _TEXT, "whose rows: set at the edge from the sender's identity")
+REGION = ViewColumn("region", _TEXT, "region that the rows came through")
+CLUSTER = ViewColumn("cluster", _TEXT, "the cluster that the row describes")
+WINDOW_START = ViewColumn("window_start", _TIME, "start of the window, UTC, inclusive")
+WINDOW_SECONDS = ViewColumn("window_seconds", "UInt32", "length of the window in seconds")
+
+
+def text_map(column: str) -> str:
+    """A Map of text from canonical JSON: strings without quotes, other values as their JSON text."""
+    return f"CAST(JSONExtract({column}, 'Map(String, String)'), '{_MAP}')"
+
+
+def _metrics_keys(lane: Lane) -> tuple[str, ...]:
+    names = ("window_start" if key == "window_start_ns" else key for key in lane.keys)
+    return ("tenant", "region", *names)
+
+
+def _grouped(column: str, merge: str) -> str:
+    # Qualified, and named apart from its source: an alias equal to an aggregated column would aggregate itself.
+    return f"{merge}(source.`{column}`) AS `merged_{column}`"
+
+
+def metrics_view(table: Table) -> View:
+    """The view of a metrics table."""
+    lane = table.lane
+    keys = _metrics_keys(lane)
+    merges = [_grouped(group, "max") for group in latest_groups(lane)]
+    merges += [_grouped(column.name, _FUNCTION[column.merge]) for column in lane.columns if column.merge in _FUNCTION]
+    selected = _metrics_columns(lane)
+    outer = ",\n    ".join(f"{column.expression or column.name} AS `{column.name}`" for column in selected)
+    inner = ",\n        ".join([*(f"source.`{key}` AS `{key}`" for key in keys), *merges])
+    body = (
+        f"SELECT\n    {outer}\nFROM\n(\n    SELECT\n        {inner}\n    FROM {table.qualified} AS source\n"
+        f"    GROUP BY {', '.join(keys)}\n)"
+    )
+    suffix = table.resolution.suffix
+    name = f"{lane.name}_{suffix}"
+    place = "tenant, region, cluster" if "cluster" in lane.keys else "tenant, region"
+    return View(name, f"{place}, series, window", tuple(selected), body)
+
+
+_FUNCTION = {Merge.SUM: "sum", Merge.MIN: "min", Merge.MAX: "max", Merge.HISTOGRAM: "sumMap"}
+
+
+def _metrics_columns(lane: Lane) -> list[ViewColumn]:
+    columns = [TENANT, REGION]
+    for column in lane.columns:
+        if column.name == "window_start_ns":
+            columns.append(WINDOW_START)
+        elif column.name == "attributes":
+            columns.append(ViewColumn("attributes", _MAP, "attributes kept by policy", text_map("attributes")))
+        elif column.merge is Merge.KEY:
+            columns.append(ViewColumn(column.name, column.clickhouse_type, column.comment))
+        elif column.merge is Merge.LATEST:
+            if column.group not in {known.name for known in columns}:
+                columns.append(_latest_column(column.group))
+        else:
+            columns.append(_value_column(column))
+            if column.name == "sum_float":
+                columns.append(_SUM)
+    return columns
+
+
+_SUM = ViewColumn(
+    "sum",
+    "Float64",
+    "sum_int + sum_float: a counter's increase in the window, else the sum of values",
+    "toFloat64(merged_sum_int) + merged_sum_float",
+)
+
+
+def _value_column(column: Column) -> ViewColumn:
+    kind = f"Nullable({column.clickhouse_type})" if column.nullable else column.clickhouse_type
+    return ViewColumn(column.name, kind, column.comment, f"merged_{column.name}")
+
+
+def _latest_column(group: str) -> ViewColumn:
+    if group == "last":
+        none = str(LATEST_NEUTRAL["last"][0])
+        return ViewColumn(
+            "last",
+            "Nullable(Float64)",
+            "value of the latest gauge sample of any stream (never add these); NULL when there is none",
+            # The smallest Int64 cannot be written as a literal of that type.
+            f"if(merged_last.time_ns = toInt64('{none}'), NULL, merged_last.value)",
+        )
+    return ViewColumn(
+        "exemplar",
+        "Tuple(value Float64, time DateTime64(9, 'UTC'), trace_id String, span_id String)",
+        "the largest exemplar: its value, time, trace id and span id in hex; ids are empty when there is none",
+        "CAST((if(isInfinite(merged_exemplar.value), 0., merged_exemplar.value), "
+        "fromUnixTimestamp64Nano(merged_exemplar.time_ns, 'UTC'), merged_exemplar.trace_id, merged_exemplar.span_id), "
+        "'Tuple(value Float64, time DateTime64(9, \\'UTC\\'), trace_id String, span_id String)')",
+    )
+
+
+_CLUSTERS = View(
+    "clusters",
+    "tenant, region, cluster",
+    (
+        TENANT,
+        REGION,
+        CLUSTER,
+        ViewColumn("labels", _MAP, "labels of the cluster as it last stated them"),
+        ViewColumn("first_seen", _TIME, "start of the first window in which it reported"),
+        ViewColumn("last_seen", _TIME, "its latest heartbeat"),
+        ViewColumn("retired", "Bool", "whether somebody retired it: from then on nothing is expected of it"),
+        ViewColumn("retired_at", f"Nullable({_TIME})", "from when on, if so"),
+        ViewColumn("version", "String", "program version of its collector"),
+        ViewColumn("policy_version", "String", "policy in force in its collector"),
+    ),
+    f"""SELECT tenant, region, cluster, {text_map("merged.labels")} AS labels, first_seen,
+    toDateTime(intDiv(merged.heartbeat_ns, 1000000000), 'UTC') AS last_seen,
+    retired_from != 0 AS retired, if(retired_from != 0, toDateTime(retired_from, 'UTC'), NULL) AS retired_at,
+    merged.version AS version, merged.policy_version AS policy_version
+FROM
+(
+    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
+        min(source.first_window) AS first_seen, max(source.health) AS merged
+    FROM {CLUSTERS_TABLE} AS source GROUP BY tenant, region, cluster
+) AS known
+LEFT JOIN
+(
+    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
+        tupleElement(max(source.state), 'retired_from') AS retired_from
+    FROM {RETIRED_TABLE} AS source GROUP BY tenant, region, cluster
+) AS gone USING (tenant, region, cluster)""",
+)
+
+# One row per (cluster, length of its windows): from when to when it is expected to report, in unix seconds. A cluster
+# that changes its resolution is expected at the former one until its last such window, at its latest one until it is
+# retired, or now. Only windows that have ended are expected.
+_EXPECTED = f"""SELECT tenant, region, cluster, window_seconds, from_second,
+        least(if(is_latest, toInt64(toUnixTimestamp(now('UTC'))) - window_seconds, last_second),
+              if(retired_from = 0, toInt64(4294967295), retired_from - 1)) AS to_second
+    FROM
+    (
+        SELECT tenant, region, cluster, window_seconds, from_second, last_second,
+            last_second = max(last_second) OVER (PARTITION BY tenant, region, cluster) AS is_latest
+        FROM
+        (
+            SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
+                source.window_seconds AS window_seconds,
+                toInt64(toUnixTimestamp(min(source.first_window))) AS from_second,
+                toInt64(toUnixTimestamp(max(source.last_window))) AS last_second
+            FROM {CLUSTERS_TABLE} AS source GROUP BY tenant, region, cluster, window_seconds
+        )
+    ) AS known
+    LEFT JOIN
+    (
+        SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
+            tupleElement(max(source.state), 'retired_from') AS retired_from
+        FROM {RETIRED_TABLE} AS source GROUP BY tenant, region, cluster
+    ) AS gone USING (tenant, region, cluster)"""
+
+# Every window of every length since the first cluster: cheap to list (a year of minutes is half a million) and to
+# filter, before clusters multiply it.
+_WINDOWS = f"""SELECT toUInt32(step) AS window_seconds,
+        toDateTime(arrayJoin(range(oldest, greatest(oldest, toUInt32(now('UTC'))), step)), 'UTC') AS window_start
+    FROM
+    (
+        SELECT source.window_seconds AS step,
+            toUInt32(intDiv(toUnixTimestamp(min(source.first_window)), step) * step) AS oldest
+        FROM {CLUSTERS_TABLE} AS source GROUP BY step
+    )"""
+
+_COVERAGE_CLUSTER = View(
+    "coverage_cluster_1m",
+    "tenant, region, cluster, window that has ended",
+    (
+        TENANT,
+        REGION,
+        CLUSTER,
+        WINDOW_START,
+        WINDOW_SECONDS,
+        ViewColumn("expected", "Bool", "whether the cluster should have reported: seen before, not retired; or did"),
+        ViewColumn(
+            "reported", "Bool", "whether a sign of life of this window is here; false is never to be read as up"
+        ),
+    ),
+    f"""SELECT tenant, region, cluster, window_start, window_seconds, true AS expected,
+    toBool(max(is_reported)) AS reported
+FROM
+(
+    SELECT expectation.tenant AS tenant, expectation.region AS region, expectation.cluster AS cluster,
+        windows.window_start AS window_start, windows.window_seconds AS window_seconds, 0 AS is_reported
+    FROM
+    (
+    {_EXPECTED}
+    ) AS expectation
+    INNER JOIN
+    (
+    {_WINDOWS}
+    ) AS windows ON windows.window_seconds = expectation.window_seconds
+    WHERE toUnixTimestamp(windows.window_start) >= expectation.from_second
+        AND toUnixTimestamp(windows.window_start) <= expectation.to_second
+    UNION ALL
+    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
+        source.window_start AS window_start, source.window_seconds AS window_seconds, 1 AS is_reported
+    FROM {TABLES_DATABASE}.health AS source
+    WHERE source.window_start <= now('UTC') - source.window_seconds
+)
+GROUP BY tenant, region, cluster, window_start, window_seconds""",
+)
+
+_COVERAGE = View(
+    "coverage_1m",
+    "tenant, region, window that has ended",
+    (
+        TENANT,
+        REGION,
+        WINDOW_START,
+        WINDOW_SECONDS,
+        ViewColumn("expected", "UInt64", "clusters that should have reported in this window"),
+        ViewColumn("reported", "UInt64", "clusters that did; the others are unknown, never up"),
+    ),
+    f"""SELECT tenant, region, window_start, window_seconds, count() AS expected, countIf(covered.reported) AS reported
+FROM {VIEWS_DATABASE}.coverage_cluster_1m AS covered
+GROUP BY tenant, region, window_start, window_seconds""",
+)
+
+
+def _control_totals() -> View:
+    """What the edge accepted beside what the tables hold, at each place: the proof is one query (docs/sql.md)."""
+    parts = []
+    totals = f"FROM {TABLES_DATABASE}.totals AS source"
+    edge = (
+        # The edge's lane is metrics_cluster, a region's metrics_region: the points are the same ones.
+        "if(startsWith(source.lane, 'metrics'), 'metrics', source.lane) AS lane, "
+        "source.window_start AS window_start, source.points AS edge_points, "
+        "source.rows AS edge_rows, source.digest AS edge_digest, toUInt64(0) AS held"
+    )
+    held = (
+        "'metrics' AS lane, source.window_start AS window_start, toUInt64(0) AS edge_points, "
+        "toUInt64(0) AS edge_rows, toUInt64(0) AS edge_digest, source.points AS held"
+    )
+    for level, place, region, cluster, table in (
+        ("cluster", "concat('cluster:', source.cluster)", "source.region", "source.cluster", "metrics_cluster"),
+        ("region", "concat('region:', source.region)", "source.region", "''", "metrics_region"),
+        ("globe", "'globe'", "''", "''", "metrics_region"),
+    ):
+        head = (
+            f"SELECT source.tenant AS tenant, '{level}' AS level, {place} AS place, "
+            f"{region} AS region, {cluster} AS cluster, "
+        )
+        parts += [f"{head}{edge} {totals}", f"{head}{held} FROM {TABLES_DATABASE}.{table} AS source"]
+    union = "\n    UNION ALL\n    ".join(parts)
+    keys = "tenant, level, place, region, cluster, lane, window_start"
+    return View(
+        "control_totals",
+        "tenant, place, lane, window",
+        (
+            TENANT,
+            ViewColumn("level", _TEXT, "cluster, region or globe: sums over one level are comparable with the others'"),
+            ViewColumn("place", "String", "'cluster:NAME', 'region:NAME' or 'globe'"),
+            ViewColumn("region", "String", "the place's region; empty for the globe"),
+            ViewColumn("cluster", "String", "the place's cluster; empty for a region and the globe"),
+            ViewColumn("lane", _TEXT, "what was counted: metrics, ..."),
+            WINDOW_START,
+            ViewColumn("points", "UInt64", "data points accepted at the edge, as the collectors state"),
+            ViewColumn("rows", "UInt64", "rows that left the edge"),
+            ViewColumn("digest", "UInt64", "sum of the 64-bit hashes of the accepted points, mod 2^64"),
+            ViewColumn("stored_points", "UInt64", "data points in the rows of this place's own table: equal to points"),
+        ),
+        f"SELECT {keys}, sum(edge_points) AS points, sum(edge_rows) AS rows, sum(edge_digest) AS digest,\n"
+        f"    sum(held) AS stored_points\nFROM\n(\n    {union}\n)\nGROUP BY {keys}",
+    )
+
+
+_DROPS = View(
+    "pipeline_drops",
+    "tenant, tier, place, lane, reason, unit, window",
+    (
+        TENANT,
+        ViewColumn("tier", _TEXT, "collector, aggregator or store"),
+        ViewColumn("place", "String", "'cluster:NAME', 'region:NAME' or 'globe': where it was lost"),
+        ViewColumn("lane", _TEXT, "lane that lost it"),
+        ViewColumn("reason", _TEXT, "why; see docs/drops.md"),
+        ViewColumn("unit", _TEXT, "what is counted: points, requests, rows, messages"),
+        WINDOW_START,
+        WINDOW_SECONDS,
+        ViewColumn("count", "UInt64", "how many"),
+    ),
+    f"""SELECT source.tenant AS tenant, source.tier AS tier,
+    multiIf(source.cluster != '', concat('cluster:', source.cluster),
+        source.region != '', concat('region:', source.region), 'globe') AS place,
+    source.lane AS lane, source.reason AS reason, source.unit AS unit, source.window_start AS window_start,
+    source.window_seconds AS window_seconds, sum(source.count) AS count
+FROM {TABLES_DATABASE}.drops AS source
+GROUP BY tenant, tier, place, lane, reason, unit, window_start, window_seconds""",
+)
+
+
+def views() -> tuple[View, ...]:
+    """All views, each after those that it reads."""
+    metrics: Iterable[View] = (metrics_view(table) for table in tables() if is_metrics(LANES[table.lane.name]))
+    return (*metrics, _CLUSTERS, _COVERAGE_CLUSTER, _COVERAGE, _control_totals(), _DROPS)
