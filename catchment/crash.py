@@ -4,7 +4,7 @@ Rules:
 
 1. A process passes a point without effect, at the cost of a comparison, unless ``CATCHMENT_CRASH_AT`` names that point
    as it starts: ``flush.committed`` dies at the first pass, ``flush.committed:3`` at the third.
-2. It dies by SIGKILL, so that nothing is cleaned up, flushed or answered.
+2. It says on stderr where it is and dies by SIGKILL, so that nothing is cleaned up, flushed or answered.
 3. Every point is listed here with the steps that it lies between. The fault tests go through the whole list, so a point
    that is listed and not passed, or passed and not listed, fails there.
 """
@@ -69,6 +69,7 @@ def _pass() -> None:
     with _guard:
         _passes_left -= 1
         if _passes_left <= 0:
+            os.write(2, f"crash point {_name}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
             # The signal may reach another thread first; nothing more may be done in this one.
             threading.Event().wait()

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
+from catchment.crash import crash_point
 from catchment.errors import Retry
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.log.port import Log
@@ -183,7 +184,9 @@ class Collector:
         self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
         position = self._pipeline.applied
         counts = self._flusher.flush(position, now_ns)
+        crash_point("flush.committed")
         self._inbox.trim(position)
+        crash_point("flush.trimmed")
         self._outbox = self._state.outbox_size()
         return counts
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catchment.columns import LANES
-from catchment.histogram import Histograms, sum_by_group
-from collectors.catalog import Catalog
+from catchment.columns import LANES, METRICS_CLUSTER
+from catchment.histogram import Histograms, concat_histograms, sum_by_group, take_histograms
+from collectors.catalog import TEXT_COLUMNS, Catalog
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -69,6 +69,19 @@ class Contribution:
     exemplars: Exemplar | None = None
 
 
+# Rows inside the edge name their series by its catalog slot; the texts come when rows leave (`named`).
+PARTIAL_COLUMNS = tuple(c for c in METRICS_CLUSTER if c.name not in TEXT_COLUMNS)
+_PARTIAL_SCHEMA = pa.schema([column.field for column in PARTIAL_COLUMNS])
+
+
+def named(partials: pa.Table, catalog: Catalog) -> pa.Table:
+    """Rows of the lane, from rows that name their series by slot."""
+    schema = LANES["metrics_cluster"].schema
+    keys = catalog.key_columns(partials["series_id"].to_numpy().astype(np.int64))
+    columns = [keys[name] if name in keys else partials[name] for name in schema.names]
+    return pa.table(columns, schema=schema)
+
+
 @dataclass
 class Contributions:
     """Contributions of one chunk of points."""
@@ -81,7 +94,7 @@ class Contributions:
         if len(contribution.series):
             self.items.append(contribution)
 
-    def rows(self, catalog: Catalog) -> Rows | None:
+    def rows(self) -> Rows | None:
         """Add everything up; None if there is nothing."""
         if not self.items:
             return None
@@ -96,14 +109,14 @@ class Contributions:
             start = end
         return Rows(
             groups.series,
-            columns.table(catalog, groups, self.window_seconds),
+            columns.table(groups, self.window_seconds),
             columns.digest,
         )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the lane, with the catalog slot of their series and the digest of their points."""
+    """Rows in the schema of `PARTIAL_COLUMNS`, with the catalog slot of their series and the digest of their points."""
 
     series: Series
     table: pa.Table
@@ -191,15 +204,15 @@ class _Columns:
         latest = time_ns == self.last_time_ns[codes]
         np.maximum.at(self.last_value, codes[latest], value[latest])
 
-    def table(self, catalog: Catalog, groups: _Groups, window_seconds: int) -> pa.Table:
-        schema = LANES["metrics_cluster"].schema
+    def table(self, groups: _Groups, window_seconds: int) -> pa.Table:
+        schema = _PARTIAL_SCHEMA
         n = self._groups
         has_last = self.last_time_ns > np.iinfo(np.int64).min
         offsets, keys, counts = self._histogram_maps()
         columns: dict[str, pa.Array] = {
             "window_start_ns": pa.array(groups.window_ns),
             "window_seconds": pa.array(np.full(n, window_seconds, np.uint32)),
-            **catalog.key_columns(groups.series.astype(np.int64)),
+            "series_id": pa.array(groups.series.astype(np.uint64)),
             "points": pa.array(self.points),
             "count": pa.array(self.count),
             "sum_int": _decimals(self.sum_high, self.sum_low),
@@ -221,20 +234,15 @@ class _Columns:
         return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _histogram_maps(self) -> Histograms:
-        if not self._histograms:
+        """One map a group. Each part is summed by itself first: its histograms are of one kind, and often alike."""
+        sums = [sum_by_group(*part, codes, self._groups) for part, codes in self._histograms]
+        if len(sums) == 1:
+            return sums[0]
+        if not sums:
             return Histograms(np.zeros(self._groups + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
-        parts = [h for h, _ in self._histograms]
-        ends = np.cumsum([len(h.keys) for h in parts])
-        offsets = np.concatenate(
-            [[0], *(h.offsets[1:] + (end - len(h.keys)) for h, end in zip(parts, ends, strict=True))]
-        )
-        return sum_by_group(
-            offsets,
-            np.concatenate([h.keys for h in parts]),
-            np.concatenate([h.counts for h in parts]),
-            np.concatenate([codes for _, codes in self._histograms]),
-            self._groups,
-        )
+        filled = [np.flatnonzero(np.diff(part.offsets)) for part in sums]
+        joined = concat_histograms([take_histograms(part, rows) for part, rows in zip(sums, filled, strict=True)])
+        return sum_by_group(*joined, np.concatenate(filled), self._groups)
 
     def _exemplar_columns(self) -> dict[str, pa.Array]:
         best: dict[int, tuple[float, int, str, str]] = {}

@@ -21,12 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from catchment.algebra.merge import merge
-from catchment.columns import LANES
 from catchment.errors import Invalid
 from catchment.limits import Limits
 from catchment.windows import NANOSECONDS, of_increases
 from collectors.catalog import Catalog
-from collectors.contributions import Contribution, Contributions, Rows
+from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
 from collectors.decode import wire
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier, Kind
@@ -39,7 +38,6 @@ from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
 
-_METRICS = LANES["metrics_cluster"]
 # Partial rows of this many chunks are merged into one, so that a long flush stays as small as its series.
 _CHUNKS_MERGED = 8
 
@@ -55,9 +53,10 @@ class Heard:
 
 @dataclass
 class Drained:
-    """What a flush takes: rows by tenant, digests and counts by place, signs of life."""
+    """What a flush takes: rows by tenant (and as the edge keeps them), digests and counts by place, signs of life."""
 
     rows: dict[str, pa.Table]
+    partials: dict[str, pa.Table]
     digests: Counter[tuple[int, int]]
     tally: dict[tuple[int, str, str], int]
     heard: dict[int, Heard]
@@ -143,14 +142,15 @@ class Edge:
             now_ns: the time of the flush: gauges whose staleness is over by then are integrated.
         """
         self._aggregate(sweep_now_ns=now_ns)
-        rows = {tenant: _merged(tables) for tenant, tables in self._rows.items()}
-        drained = Drained(rows, self._digests, self.tally.drain(), self._heard)
+        partials = {tenant: _merged(tables) for tenant, tables in self._rows.items()}
+        rows = {tenant: named(table, self.catalog) for tenant, table in partials.items()}
+        drained = Drained(rows, partials, self._digests, self.tally.drain(), self._heard)
         self._rows, self._digests, self._heard = {}, Counter(), {}
         return drained
 
     def put_back(self, drained: Drained) -> None:
         """Take back what a failed flush drained."""
-        for tenant, table in drained.rows.items():
+        for tenant, table in drained.partials.items():
             self._rows.setdefault(tenant, []).append(table)
         self._add_digests(drained.digests)
         self.tally.put_back(drained.tally)
@@ -216,7 +216,7 @@ class Edge:
             out.add(Contribution(self.lives.columns.series[life], window_ns, exemplars=exemplars))
         if sweep_now_ns is not None:
             sweep_stale(self.lives, sweep_now_ns, staleness_ns, out)
-        rows = out.rows(self.catalog)
+        rows = out.rows()
         if rows is not None:
             self._keep(rows)
 
@@ -265,4 +265,4 @@ def _each_alone(payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], lis
 def _merged(tables: list[pa.Table]) -> pa.Table:
     if len(tables) == 1:
         return tables[0]
-    return merge(pa.concat_tables(tables), _METRICS.columns)
+    return merge(pa.concat_tables(tables), PARTIAL_COLUMNS)

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from catchment.columns import LANES
+from catchment.crash import crash_point
 from catchment.envelope import encode, seal
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
@@ -152,6 +153,7 @@ class Flusher:
         """
         edge, catalog = self._edge, self._edge.catalog
         drained = edge.drain(now_ns)
+        crash_point("flush.drained")
         segment, forgotten = edge.seen.seal(now_ns, edge.limits.lateness_seconds * NANOSECONDS)
         self._unsaved_seen += [segment] if segment is not None else []
         self._unsaved_forgotten += forgotten

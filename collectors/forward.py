@@ -12,6 +12,7 @@ import logging
 import random
 
 from catchment.columns import regional_topic
+from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE
 from catchment.errors import Corrupt, Fenced, Invalid, Retry
 from catchment.limits import Limits
@@ -120,9 +121,12 @@ class Forwarder:
                     return
                 await self._wait(stop)
                 continue
+            crash_point("forward.read")
             await writer.publish([self._message(row) for row in rows], rows[-1].sequence)
+            crash_point("forward.published")
             position = rows[-1].sequence
             await asyncio.to_thread(self._state.trim, position)
+            crash_point("forward.trimmed")
             self._telemetry.count(OwnMetric.FORWARDED_MESSAGES, len(rows))
             self._telemetry.count(OwnMetric.FORWARDED_BYTES, sum(len(row.value) for row in rows))
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catchment import windows
-from catchment.histogram import Histograms, align, subtract
+from catchment.histogram import Histograms, align, concat_histograms, subtract, take_histograms
 from catchment.identity import mix, point_hashes
 from collectors.contributions import Contribution, Contributions
 from collectors.lives import NEVER_NS, Lives
@@ -92,24 +92,6 @@ class HistogramPoints:
 _COLUMNS = tuple(field.name for field in fields(HistogramPoints) if field.name != "histograms")
 
 
-def take_histograms(histograms: Histograms, rows: Rows) -> Histograms:
-    """Some histograms, in the order of ``rows``."""
-    lengths = np.diff(histograms.offsets)[rows]
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    index = np.repeat(histograms.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Histograms(offsets, histograms.keys[index], histograms.counts[index])
-
-
-def concat_histograms(parts: list[Histograms]) -> Histograms:
-    """Histograms one after the other."""
-    ends = np.cumsum([len(part.keys) for part in parts])
-    return Histograms(
-        np.concatenate([[0], *(p.offsets[1:] + (end - len(p.keys)) for p, end in zip(parts, ends, strict=True))]),
-        np.concatenate([p.keys for p in parts]),
-        np.concatenate([p.counts for p in parts]),
-    )
-
-
 def histogram_deltas(lives: Lives, points: HistogramPoints, out: Contributions, seen: SeenPoints, tally: Tally) -> None:
     """Add delta histograms."""
     points = points.take(chain_order(points.life, points.time_ns))
@@ -130,7 +112,7 @@ def cumulative_histograms(lives: Lives, points: HistogramPoints, out: Contributi
     state, life = lives.columns, points.life
     heads = heads_of(life)
     first = heads & (state.time_ns[life] == NEVER_NS)
-    from_zero, baseline = first_points(first, points.start_ns, points.time_ns, lives.known_since_ns)
+    from_zero, baseline = first_points(lives, first, points.life, points.start_ns, points.time_ns)
     before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
     before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
     increases, bucket_fell = _bucket_increases(lives, points, heads)
@@ -183,51 +165,51 @@ def _contribute(
 
 def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tuple[Histograms, Bools]:
     """What each point's buckets rose by since the point before it, and where any fell (there: all of the point)."""
-    state_of_heads = points.life[heads].astype(np.intp)
-    known = concat_histograms([points.histograms, Histograms(*lives.buckets(state_of_heads))])
-    source = np.arange(-1, len(points) - 1)
-    source[heads] = len(points) + np.arange(len(state_of_heads))
+    current = points.histograms
+    state = Histograms(*lives.buckets(points.life[heads].astype(np.intp)))
     before_scale = shifted(points.scale, heads, lives.columns.scale[points.life]).astype(np.int32)
     before_zero = shifted(points.zero_threshold, heads, lives.columns.zero_threshold[points.life]).astype(np.float64)
-    # Nothing to align with an empty baseline, and steady chains (the usual case) are subtracted element by element.
-    current, previous = points.histograms, take_histograms(known, source)
+    previous = _previous(current, state, heads)
+    # Nothing to align with an empty baseline.
     moved = (before_scale != points.scale) | (before_zero != points.zero_threshold)
     moved &= np.diff(previous.offsets) > 0
-    steady = ~moved & _equal_keys(current, previous)
-    if steady.all():
+    if not moved.any():
+        if np.array_equal(current.offsets, previous.offsets) and np.array_equal(current.keys, previous.keys):
+            return _subtract_aligned(current, previous)
         return subtract(current, previous)
     fell = np.zeros(len(points), np.bool_)
     parts: list[Histograms] = []
-    rows: list[Rows] = []
-    for chosen, is_moved in ((steady, False), (~steady & ~moved, False), (moved, True)):
-        at = np.flatnonzero(chosen)
-        if not len(at):
-            continue
+    for at in (np.flatnonzero(~moved), np.flatnonzero(moved)):
         now, before = take_histograms(current, at), take_histograms(previous, at)
-        if is_moved:
+        if len(at) and moved[at[0]]:
             now, before = align(
                 now, points.scale[at], points.zero_threshold[at], before, before_scale[at], before_zero[at]
             )
         increase, fell[at] = subtract(now, before)
         parts.append(increase)
-        rows.append(at)
-    order = np.argsort(np.concatenate(rows), kind="stable")
+    order = np.argsort(np.concatenate((np.flatnonzero(~moved), np.flatnonzero(moved))), kind="stable")
     return take_histograms(concat_histograms(parts), order), fell
 
 
-def _equal_keys(left: Histograms, right: Histograms) -> Bools:
-    """Which histograms have the same intervals."""
-    if np.array_equal(left.offsets, right.offsets) and np.array_equal(left.keys, right.keys):
-        return np.ones(len(left.offsets) - 1, np.bool_)
-    lengths = np.diff(left.offsets)
-    equal: Bools = lengths == np.diff(right.offsets)
-    rows = np.flatnonzero(equal)
-    a, b = take_histograms(left, rows), take_histograms(right, rows)
-    differ = np.flatnonzero(a.keys != b.keys)
-    if len(differ):
-        owner = np.searchsorted(a.offsets, differ, side="right") - 1
-        equal[rows[owner]] = False
-    return equal
+def _previous(current: Histograms, state: Histograms, heads: Bools) -> Histograms:
+    """The histogram before each in its chain; at heads, in order, those of ``state``."""
+    known = concat_histograms([state, current])
+    at_head = np.flatnonzero(heads)
+    source = np.arange(len(heads)) + (len(at_head) - 1)
+    source[at_head] = np.arange(len(at_head))
+    return take_histograms(known, source)
+
+
+def _subtract_aligned(current: Histograms, previous: Histograms) -> tuple[Histograms, Bools]:
+    """`subtract` where every interval has its counterpart at the same place; empty intervals stay in."""
+    fell = np.zeros(len(current.offsets) - 1, np.bool_)
+    increases = current.counts - previous.counts
+    lower = np.flatnonzero(current.counts < previous.counts)
+    if len(lower):
+        fell[np.searchsorted(current.offsets, lower, side="right") - 1] = True
+        whole = np.repeat(fell, np.diff(current.offsets))
+        increases[whole] = current.counts[whole]
+    return Histograms(current.offsets, current.keys, increases), fell
 
 
 def _replaced(into: Histograms, source: Histograms, rows: Rows) -> Histograms:

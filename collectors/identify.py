@@ -78,7 +78,7 @@ def kinds_of(points: Points) -> Int32s:
 
 @dataclass(frozen=True)
 class Identified:
-    """The lives of points by shape, -reason where an identity cannot be used; notes by (place, reason), one a stream."""
+    """The lives of points by shape, -reason where an identity is unusable; notes by (place, reason), one a stream."""
 
     lives: list[Int32s]
     notes: Notes
@@ -204,9 +204,7 @@ class Identifier:
         pairs = mix(ids, starts.view(np.uint64))
         _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         distinct = np.sort(first)
-        rows = self._lives.add(
-            ids[distinct], starts[distinct], series[distinct], lives_max=self._limits.lives_per_stream_max
-        )
+        rows = self._lives.add(ids[distinct], starts[distinct], series[distinct])
         return rows[np.searchsorted(distinct, first[inverse])]
 
     def _stream(self, shared: _Shared, metric: int, place: int, kind: Kind, point: Attributes) -> _Stream:

@@ -36,6 +36,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Reject, TooNew
 from collectors.inbox_format import Damaged, encode, scan, seed_of
 from collectors.records import Received
@@ -141,12 +142,14 @@ class Inbox:
         except OSError as error:
             self._cut_back()
             raise self._reject(error) from error
+        crash_point("inbox.written")
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             self._sealed = True
             self._cut_back()
             raise self._reject(error) from error
+        crash_point("inbox.synced")
         self._end = end
         return ends
 
@@ -233,6 +236,7 @@ class Inbox:
             os.fsync(fd)
             unnamed.rename(self._path(self._end))
             _sync_folder(self._folder)
+            crash_point("inbox.rotated")
         except OSError:
             os.close(fd)
             raise

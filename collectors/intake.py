@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Invalid, Reject
 from catchment.limits import Limits
 from collectors.content import to_protobuf
@@ -65,8 +66,10 @@ class Pipeline:
 
     def apply(self, staged: Staged, requests: Sequence[Received], position: int) -> None:
         """Apply durable requests that end at ``position``; on the edge's thread."""
+        crash_point("intake.answered")
         self.edge.apply(staged, requests)
         self.applied = position
+        crash_point("intake.applied")
 
     def replay(self) -> int:
         """Apply what the inbox holds behind the consumed position; at start, on the caller's thread.
@@ -237,6 +240,7 @@ class EdgeIntake:
     async def _write_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while (batch := await self._staged.get()) is not None:
+            crash_point("intake.decoded")
             requests = [one.received for one in batch.waiting]
             try:
                 ends = await loop.run_in_executor(self._writer, self._pipeline.inbox.append, requests)

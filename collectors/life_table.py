@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catchment.histogram import Histograms
-from collectors.histograms import concat_histograms, take_histograms
+from catchment.histogram import Histograms, concat_histograms, take_histograms
 from collectors.lives import DTYPES, Lives
 
 # What is rebuilt at loading, or says something about this run only.

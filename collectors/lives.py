@@ -4,10 +4,12 @@ A *stream* is what one sender writes; a *life* is a stream from one start time o
 several writers with equal attributes live beside each other, told apart by their starts. Columns, one row a life.
 
 Rules:
-1. At most ``lives_per_stream_max`` lives a stream; a further one evicts the one idle longest. Its row is marked dead
-   and is not used again before the next `Lives.evict`: look-ups elsewhere may still name it.
-2. Whatever is evicted raises ``known_since_ns`` to its start, where it has one: a point of a life that starts at or
-   before it is a baseline, since what it counted may have been counted already.
+1. At most ``lives_per_stream_max`` lives a stream: `Lives.limit_siblings`, called once points are counted, evicts those
+   idle longest. Their rows are marked dead and are not used again before the next `Lives.evict`: points that are staged
+   already may still name them.
+2. What is evicted may return, and must not count from zero again. So a life evicted for its siblings raises their
+   ``floor_ns`` to its start, and a stream that goes altogether raises ``known_since_ns``: a life that starts at or
+   before one of them begins with a baseline. A sender of countless lives thus costs itself only.
 3. Gauges and delta streams have one life, start 0.
 4. Histogram baselines lie in an arena, appended when they change and compacted when half of it is garbage.
 """
@@ -37,6 +39,7 @@ class LifeColumns:
     Columns:
         stream_id: stable id of the stream
         start_ns: start of the life; 0 where the kind has none
+        floor_ns: the largest start of a life of this stream that was evicted for its siblings
         series: slot in the catalog
         time_ns: time of the latest point; NEVER_NS before the first
         value_int, value_float, is_int: value then (cumulative numbers, gauges)
@@ -52,6 +55,7 @@ class LifeColumns:
 
     stream_id: UInt64s
     start_ns: Int64s
+    floor_ns: Int64s
     series: Int32s
     time_ns: Int64s
     value_int: Int64s
@@ -75,6 +79,7 @@ class LifeColumns:
 DTYPES: dict[str, type] = {
     "stream_id": np.uint64,
     "start_ns": np.int64,
+    "floor_ns": np.int64,
     "series": np.int32,
     "time_ns": np.int64,
     "value_int": np.int64,
@@ -103,6 +108,7 @@ class Lives:
         self.known_since_ns = known_since_ns
         self._size = 0
         self._any_dead = False
+        self._grown: set[int] = set()
         self._columns = LifeColumns(**{name: np.zeros(1024, dtype) for name, dtype in DTYPES.items()})
         self._heads = HashIndex()
         self.arena_keys: Int64s = np.zeros(1024, np.int64)
@@ -132,8 +138,8 @@ class Lives:
             walking = walking[lives[walking] != ABSENT]
         return lives
 
-    def add(self, stream_ids: UInt64s, start_ns: Int64s, series: Int32s, *, lives_max: int) -> Int32s:
-        """Begin distinct lives, evicting the sibling idle longest where a stream has ``lives_max`` already.
+    def add(self, stream_ids: UInt64s, start_ns: Int64s, series: Int32s) -> Int32s:
+        """Begin distinct lives.
 
         Returns:
             The row of each.
@@ -148,31 +154,48 @@ class Lives:
         self._columns.start_ns[rows] = start_ns
         self._columns.series[rows] = series
         self._columns.time_ns[rows] = NEVER_NS
-        todo = np.arange(len(rows))
-        while len(todo):
-            # Several new lives of one stream are linked one after the other.
-            ids, first = np.unique(stream_ids[todo], return_index=True)
-            turn = todo[first]
-            heads = self._heads.find(ids)
-            self._columns.next_life[rows[turn]] = heads
-            self._heads.insert(ids, rows[turn])
-            for life in rows[turn][heads != ABSENT].tolist():
-                self._limit_siblings(life, lives_max)
-            todo = np.delete(todo, first)
+        known = self._heads.find(stream_ids)
+        self._columns.floor_ns[rows] = np.where(known == ABSENT, 0, self._columns.floor_ns[known])
+        # Several new lives of one stream are linked one after the other, the first to those that were there.
+        order = np.argsort(stream_ids, kind="stable")
+        ids = stream_ids[order]
+        follows = np.concatenate(([False], ids[1:] == ids[:-1]))[: len(ids)]
+        self._columns.next_life[rows[order]] = np.where(follows, np.roll(rows[order], 1), known[order])
+        heads = order[np.concatenate((~follows[1:], [True]))[: len(ids)]]
+        self._heads.insert(stream_ids[heads], rows[heads])
+        crowded = (follows | (known[order] != ABSENT)) if len(ids) else follows
+        self._grown.update(ids[crowded].tolist())
         return rows
 
-    def _limit_siblings(self, head: int, lives_max: int) -> None:
-        """Evict the life idle longest from the chain behind ``head`` while it is too long."""
-        chain = [head]
-        while (following := int(self._columns.next_life[chain[-1]])) != ABSENT:
-            chain.append(following)
-        while len(chain) > lives_max:
-            oldest = min(chain[1:], key=lambda row: int(self._columns.time_ns[row]))
-            self._raise_known_since(np.array([oldest]))
-            self._columns.dead[oldest] = self._any_dead = True
-            chain.remove(oldest)
-            for row, following in zip(chain, [*chain[1:], ABSENT], strict=True):
-                self._columns.next_life[row] = following
+    def limit_siblings(self, lives_max: int) -> None:
+        """Evict the lives idle longest of streams that have more than ``lives_max``.
+
+        A life whose first point is still on its way stays.
+        """
+        grown, self._grown = self._grown, set()
+        for head in self._heads.find(np.array(sorted(grown), np.uint64)).tolist():
+            chain = [head]
+            while (following := int(self._columns.next_life[chain[-1]])) != ABSENT:
+                chain.append(following)
+            if len(chain) > lives_max:
+                self._limit_chain(np.array(chain), lives_max)
+
+    def _limit_chain(self, chain: npt.NDArray[np.int64], lives_max: int) -> None:
+        state = self._columns
+        counted = chain[state.time_ns[chain] != NEVER_NS]
+        idle_first = counted[np.argsort(state.time_ns[counted], kind="stable")]
+        evicted = idle_first[: len(chain) - lives_max]
+        kept = chain[~np.isin(chain, evicted)]
+        if len(kept) > lives_max:
+            self._grown.add(int(state.stream_id[chain[0]]))
+        if not len(evicted):
+            return
+        state.dead[evicted] = self._any_dead = True
+        state.floor_ns[chain] = max(state.floor_ns[chain].max(), state.start_ns[evicted].max())
+        # The floor must be saved with one of them at least.
+        state.touched[kept] = True
+        state.next_life[kept] = np.append(kept[1:], ABSENT)
+        self._heads.insert(state.stream_id[kept[:1]], kept[:1].astype(np.int32))
 
     def buckets(self, lives: npt.NDArray[np.intp]) -> tuple[Int64s, Int64s, UInt64s]:
         """The baselines of some lives as ragged columns: offsets, keys, counts."""
@@ -234,8 +257,12 @@ class Lives:
         self._heads.insert(ids[heads], heads.astype(np.int32))
 
     def _raise_known_since(self, evicted: npt.NDArray[np.intp]) -> None:
+        state = self._columns
+        # Dead rows left their start in their siblings' floor; what never had a point was never counted.
+        evicted = evicted[~state.dead[evicted] & (state.time_ns[evicted] != NEVER_NS)]
         if len(evicted):
-            self.known_since_ns = max(self.known_since_ns, int(self._columns.start_ns[evicted].max()))
+            starts_ns = np.maximum(state.start_ns[evicted], state.floor_ns[evicted])
+            self.known_since_ns = max(self.known_since_ns, int(starts_ns.max()))
 
     def _grow(self) -> None:
         for field in fields(self._columns):

@@ -137,7 +137,7 @@ def counters(lives: Lives, points: NumberPoints, out: Contributions, tally: Tall
     fell = np.where(both_int, points.value_int < before_int, value < before)
     first = heads & (state.time_ns[life] == NEVER_NS)
     fell &= ~first
-    from_zero, baseline = first_points(first, points.start_ns, points.time_ns, lives.known_since_ns)
+    from_zero, baseline = first_points(lives, first, points.life, points.start_ns, points.time_ns)
     whole = fell | from_zero
     increase_int = np.where(both_int, points.value_int - before_int, 0)
     increase_int = np.where(whole, points.value_int, increase_int)
@@ -161,9 +161,10 @@ def counters(lives: Lives, points: NumberPoints, out: Contributions, tally: Tall
     _move_on(lives, points.take(tails_of(life)))
 
 
-def first_points(first: Bools, start_ns: Int64s, time_ns: Int64s, known_since_ns: int) -> tuple[Bools, Bools]:
+def first_points(lives: Lives, first: Bools, life: Int32s, start_ns: Int64s, time_ns: Int64s) -> tuple[Bools, Bools]:
     """Which first points of lives count from zero, and which are only a baseline."""
-    young = (time_ns > start_ns) & (start_ns > known_since_ns)
+    since_ns = np.maximum(lives.columns.floor_ns[life], lives.known_since_ns)
+    young = (time_ns > start_ns) & (start_ns > since_ns)
     return first & young, first & ~young
 
 

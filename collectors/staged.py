@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from catchment.histogram import Histograms, explicit_keys, exponential_keys
+from catchment.histogram import Histograms, explicit_keys, exponential_keys, take_histograms
 from catchment.limits import Limits
 from collectors.contributions import Exemplar
 from collectors.decode.wire import Buckets, Decoded, Points, Shape
-from collectors.histograms import HistogramPoints, take_histograms
+from collectors.histograms import HistogramPoints
 from collectors.identify import Identifier, Kind, kinds_of
 from collectors.numbers import NumberPoints
 from collectors.reasons import Reason

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
 from collectors.seen import Segment
 
@@ -198,6 +199,7 @@ class StateFile:
                 "UPDATE meta SET known_since_ns = ?, consumed = ?, sequence = ?, seen_horizon_ns = ?",
                 (meta.known_since_ns, meta.consumed, meta.sequence, meta.seen_horizon_ns),
             )
+            crash_point("flush.written")
 
     def outbox(self, after: int, *, messages_max: int, bytes_max: int) -> list[OutboxRow]:
         """Envelopes after a sequence, in order; at least one if there is any."""

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -74,15 +75,23 @@ class Supervisor:
         run_dir: where children leave their state files.
         telemetry: counts restarts.
         stop_seconds: what one child may take to stop.
+        log_file: where what the children say on stderr is appended; the supervisor's own stderr unless given.
     """
 
     def __init__(
-        self, children: Sequence[ChildSpec], run_dir: Path, telemetry: Telemetry, *, stop_seconds: float = 30.0
+        self,
+        children: Sequence[ChildSpec],
+        run_dir: Path,
+        telemetry: Telemetry,
+        *,
+        stop_seconds: float = 30.0,
+        log_file: Path | None = None,
     ) -> None:
         self.children = [Child(spec, run_dir / f"{spec.name}.json") for spec in children]
         self._run_dir = run_dir
         self._telemetry = telemetry
         self._stop_seconds = stop_seconds
+        self._log_file = log_file
         self._stopping = asyncio.Event()
         self._hard = False
         self._failed: int | None = None
@@ -166,16 +175,18 @@ class Supervisor:
 
     async def _start(self, child: Child) -> None:
         child.state_file.unlink(missing_ok=True)
-        child.process = await asyncio.create_subprocess_exec(
-            *child.spec.command,
-            "--name",
-            child.spec.name,
-            "--state",
-            str(child.state_file),
-            stdin=subprocess.PIPE,
-            # A group of its own: Ctrl-C in the terminal is for the supervisor, which stops the children in order.
-            process_group=0,
-        )
+        with contextlib.ExitStack() as files:
+            child.process = await asyncio.create_subprocess_exec(
+                *child.spec.command,
+                "--name",
+                child.spec.name,
+                "--state",
+                str(child.state_file),
+                stdin=subprocess.PIPE,
+                stderr=files.enter_context(self._log_file.open("ab")) if self._log_file else None,
+                # A group of its own: Ctrl-C in the terminal is for the supervisor, which stops the children in order.
+                process_group=0,
+            )
         # `stop` may have come while the process was being made.
         if self._stopping.is_set():
             _signal(child, signal.SIGKILL if self._hard else signal.SIGTERM)

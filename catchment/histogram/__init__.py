@@ -29,13 +29,14 @@ wrap at 2^64. Nothing here loops over points.
 from catchment.histogram.addition import canonical, sum_by_group
 from catchment.histogram.buckets import explicit_keys, exponential_keys
 from catchment.histogram.difference import align, rescale, subtract
-from catchment.histogram.keys import Histograms, pack, unpack
+from catchment.histogram.keys import Histograms, concat_histograms, pack, take_histograms, unpack
 from catchment.histogram.quantile import count_below, quantile, quantile_bounds
 
 __all__ = [
     "Histograms",
     "align",
     "canonical",
+    "concat_histograms",
     "count_below",
     "explicit_keys",
     "exponential_keys",
@@ -45,5 +46,6 @@ __all__ = [
     "rescale",
     "subtract",
     "sum_by_group",
+    "take_histograms",
     "unpack",
 ]

@@ -68,3 +68,21 @@ def unpack(keys: Int64s) -> tuple[Float64s, Float64s]:
     """The lower and upper bounds of keys."""
     lower, upper = split(np.asarray(keys, np.int64))
     return bounds_of(lower), bounds_of(upper)
+
+
+def take_histograms(histograms: Histograms, rows: npt.NDArray[np.intp]) -> Histograms:
+    """Some histograms, in the order of ``rows``."""
+    lengths = np.diff(histograms.offsets)[rows]
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    index = np.repeat(histograms.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return Histograms(offsets, histograms.keys[index], histograms.counts[index])
+
+
+def concat_histograms(parts: list[Histograms]) -> Histograms:
+    """Histograms one after the other."""
+    ends = np.cumsum([len(part.keys) for part in parts])
+    return Histograms(
+        np.concatenate([[0], *(p.offsets[1:] + (end - len(p.keys)) for p, end in zip(parts, ends, strict=True))]),
+        np.concatenate([p.keys for p in parts]),
+        np.concatenate([p.counts for p in parts]),
+    )

@@ -272,11 +272,11 @@ def _shape_points(shape: Shape, metric_rows: pa.StructArray) -> Points:
         number_float=number_float,
         is_int=has_int,
         has_number=has_int | has_float,
-        count=np.zeros(n, np.uint64) if is_number else rows.field("count").to_numpy(),
+        count=_none(n, np.uint64)[0] if is_number else rows.field("count").to_numpy(),
         sum=total,
         has_sum=has_total,
-        min=np.where(has_low, low, np.nan),
-        max=np.where(has_high, high, np.nan),
+        min=_or_nan(low, has_low) if is_histogram else low,
+        max=_or_nan(high, has_high) if is_histogram else high,
         buckets=_buckets(shape, rows) if is_histogram else None,
         quantiles=np.diff(rows.field("quantile_values").offsets.to_numpy()).astype(np.int64)
         if shape is Shape.SUMMARY
@@ -354,5 +354,10 @@ def _optional(array: pa.Array, dtype: type[Scalar]) -> tuple[npt.NDArray[Scalar]
     return array.fill_null(0).to_numpy(zero_copy_only=False), present
 
 
+def _or_nan(values: Float64s, present: Bools) -> Float64s:
+    return values if present.all() else np.where(present, values, np.nan)
+
+
 def _none(n: int, dtype: type[Scalar]) -> tuple[npt.NDArray[Scalar], Bools]:
-    return np.zeros(n, dtype), np.zeros(n, bool)
+    # Views of one element: a column that the shape does not have takes no memory.
+    return np.broadcast_to(np.zeros((), dtype), n), np.broadcast_to(np.False_, n)
