@@ -57,8 +57,8 @@ def parameter_text(value: object) -> str:
     if isinstance(value, str):
         return _escaped(value)
     if isinstance(value, list | tuple):
-        # The array literal is itself read as escaped text, so its quoting is escaped once more.
-        return _escaped("[" + ",".join(_literal(element) for element in value) + "]")
+        # An array is read by its own quoting, not unescaped as a whole first.
+        return "[" + ",".join(_literal(element) for element in value) + "]"
     if isinstance(value, int | float):
         return repr(value)
     raise TypeError(f"a parameter is str, int, float, bool or a list of them, not {type(value).__name__}")
@@ -70,5 +70,5 @@ def _escaped(text: str) -> str:
 
 def _literal(value: object) -> str:
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return "'" + _escaped(value).replace("'", "\\'") + "'"
     return parameter_text(value)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from collectors import life_table
 from collectors.admit import Admit
 from collectors.catalog import Catalog, Series
 from collectors.edge import Edge, Heard
-from collectors.flush import Flusher
+from collectors.flush import Flushed, Flusher
 from collectors.forward import Forwarder
 from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
@@ -32,6 +33,7 @@ from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
+from collectors.receive.serving import ACCEPTED
 from collectors.seen import SeenPoints
 from collectors.state import StateFile
 from collectors.tenants import Sender, TenantsFile
@@ -96,6 +98,7 @@ class Collector:
             telemetry=telemetry,
         )
         self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
+        self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._outbox = self._state.outbox_size()
         self._flush_trouble = ""
         replayed = self._pipeline.replay()
@@ -116,8 +119,8 @@ class Collector:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
         try:
             limits = config.limits
-            http = await serve_http(self._intake, admit, str(config.otlp_http), limits, receivers_stop)
-            grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), limits, receivers_stop)
+            http = await serve_http(self._intake, admit, str(config.otlp_http), limits, receivers_stop, self._observe)
+            grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), limits, receivers_stop, self._observe)
             ready()
             await _until(stop, [*tasks, http.done, grpc.done])
             receivers_stop.set()
@@ -146,6 +149,13 @@ class Collector:
         self._forward_state.close()
         self._inbox.close()
 
+    def _observe(self, protocol: str, answer: str, size_bytes: int, sender: Sender | None) -> None:
+        """Count a request that was answered; on the event loop."""
+        self._telemetry.count(OwnMetric.REQUESTS, 1, protocol, answer)
+        self._telemetry.count(OwnMetric.REQUEST_BYTES, size_bytes, protocol)
+        if answer != ACCEPTED:
+            self._refusals[sender or self._own, answer] += 1
+
     def _pressure(self) -> str:
         if self._outbox[1] > self._config.limits.outbox_bytes_max:
             return f"the outbox is full: {self._outbox[1]} bytes wait for the log"
@@ -166,32 +176,40 @@ class Collector:
     async def _flush_once(self) -> None:
         try:
             started = time.monotonic()
-            counts = await self._pipeline.run(self._flush)
+            refusals, self._refusals = self._refusals, Counter()
+            flushed = await self._pipeline.run(lambda: self._flush(refusals))
             self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
             self._flush_trouble = ""
         except Retry as error:
             self._flush_trouble = f"flushing fails: {error}"
             log.warning("flush failed, everything is kept for the next", extra={"error": str(error)})
             return
-        for lane, rows in counts.items():
+        for lane, rows in flushed.rows.items():
             self._telemetry.count(OwnMetric.FLUSHED_ROWS, rows, lane)
+        self._telemetry.count(OwnMetric.POINTS_ACCEPTED, flushed.points, "metrics")
+        for (reason, unit), count in flushed.drops.items():
+            self._telemetry.count(OwnMetric.DROPS, count, "collector", "metrics", reason, unit)
         self._forwarder.flushed()
 
-    def _flush(self) -> dict[str, int]:
+    def _flush(self, refusals: Counter[tuple[Sender, str]]) -> Flushed:
         """On the edge's thread: a cut at what was applied so far."""
         now_ns = time.time_ns()
+        for (sender, reason), count in refusals.items():
+            place = self.edge.catalog.place(sender.tenant, sender.cluster)
+            self.edge.tally.add(place, reason, "requests", count)
         own = self._own
         self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
         position = self._pipeline.applied
-        counts = self._flusher.flush(position, now_ns)
+        flushed = self._flusher.flush(position, now_ns)
         crash_point("flush.committed")
         self._inbox.trim(position)
         crash_point("flush.trimmed")
         self._outbox = self._state.outbox_size()
-        return counts
+        return flushed
 
     def _register(self) -> None:
         telemetry = self._telemetry
+        self._intake.commit_seconds = lambda seconds: telemetry.observe(OwnMetric.INBOX_COMMIT_SECONDS, seconds)
         telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
         telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))
         telemetry.read_from(OwnMetric.SERIES, lambda: len(self.edge.catalog.series))

@@ -106,6 +106,7 @@ class Edge:
         except Invalid:
             outcomes, good = _each_alone(payloads)
             if not good:
+                self.staged_outstanding += 1
                 return outcomes, Staged()
             decoded = wire.decode([payloads[i] for i in good])
         places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
@@ -219,6 +220,8 @@ class Edge:
         rows = out.rows()
         if rows is not None:
             self._keep(rows)
+        # Only now: every point applied so far was counted before its life could have to go.
+        self.lives.limit_siblings(self.limits.lives_per_stream_max)
 
     def _keep(self, rows: Rows) -> None:
         places = self.catalog.places_of(rows.series.astype(np.int64)).astype(np.int64)

@@ -36,6 +36,15 @@ class LaneRows:
 
 
 @dataclass(frozen=True)
+class Flushed:
+    """What a flush made durable: rows by lane, points, and what did not make it by (reason, unit)."""
+
+    rows: dict[str, int]
+    points: int
+    drops: dict[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
 class Source:
     """Who flushes: what heartbeats and drops are signed with."""
 
@@ -142,11 +151,8 @@ class Flusher:
         self._unsaved_forgotten = 0
         self._whole = False
 
-    def flush(self, position: int, now_ns: int) -> dict[str, int]:
+    def flush(self, position: int, now_ns: int) -> Flushed:
         """Make everything applied so far durable as rows, consumed up to ``position``.
-
-        Returns:
-            Rows put into the outbox by lane.
 
         Raises:
             Retry: nothing changed; all is put back and goes with the next flush.
@@ -197,7 +203,11 @@ class Flusher:
         edge.lives.columns.touched[:size] = False
         # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
         self._whole = edge.evict_idle(now_ns) > 0
-        return _row_counts(lanes)
+        points = sum(points for points, _ in _acknowledged(lanes).values())
+        drops: Counter[tuple[str, str]] = Counter()
+        for (_, reason, unit), count in drained.tally.items():
+            drops[reason, unit] += count
+        return Flushed(_row_counts(lanes), points, dict(drops))
 
     def _sealed(self, lanes: list[LaneRows]) -> tuple[list[tuple[str, str, bytes]], int]:
         """Envelopes as (lane, key, bytes), split at the row limit, and the last sequence used."""

@@ -125,7 +125,7 @@ class Identifier:
         found[~np.concatenate(usable)] = 0
         if self._lives.any_dead:
             # Raw keys may still lead to a life that was evicted for a younger one.
-            rows = np.flatnonzero(found > 0)
+            rows = np.flatnonzero((found >= 0) & np.concatenate(usable))
             found[rows[self._lives.columns.dead[found[rows]]]] = ABSENT
         unknown = np.flatnonzero(found == ABSENT)
         notes: Notes = Counter()
@@ -136,10 +136,22 @@ class Identifier:
             rank = np.empty_like(order)
             rank[order] = np.arange(len(order))
             values = self._make(decoded, metric, kind, places, start_ns, unknown[first[order]], notes)
+            self._make_room(len(values))
             self._raw.insert(new_keys[order], values)
             found[unknown] = values[rank[inverse]]
         lives = np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32)
         return Identified(np.split(lives, np.cumsum([len(points) for points in decoded.points])[:-1]), notes)
+
+    def _make_room(self, wanted: int) -> None:
+        """Raw keys are the senders' choice: beyond two a stream, those of bad identities are forgotten, then all."""
+        room = 2 * self._limits.streams_max - wanted
+        if len(self._raw) <= room:
+            return
+        keys, values = self._raw.items()
+        good = values >= 0
+        self._raw = HashIndex()
+        if good.sum() <= room:
+            self._raw.insert(keys[good], values[good])
 
     def _shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
         """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""

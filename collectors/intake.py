@@ -137,8 +137,7 @@ class EdgeIntake:
         self._closed = False
         self._staged: asyncio.Queue[_Batch | None] = asyncio.Queue(maxsize=1)
         self._writer = ThreadPoolExecutor(1, "inbox")
-        self.requests = 0
-        self.commits = 0
+        self.commit_seconds: Callable[[float], None] = lambda seconds: None
 
     async def submit(self, received: Received) -> Outcome:
         """See `collectors.records.Intake`."""
@@ -233,8 +232,6 @@ class EdgeIntake:
         return _Batch(written, answers, staged)
 
     def _refuse(self, one: _Waiting, error: CatchmentError) -> None:
-        edge = self._pipeline.edge
-        edge.tally.add(edge.catalog.place(one.received.tenant, one.received.cluster), "undecodable", "requests", 1)
         one.answer.get_loop().call_soon_threadsafe(_answer, one.answer, error)
 
     async def _write_batches(self) -> None:
@@ -243,14 +240,14 @@ class EdgeIntake:
             crash_point("intake.decoded")
             requests = [one.received for one in batch.waiting]
             try:
+                began = loop.time()
                 ends = await loop.run_in_executor(self._writer, self._pipeline.inbox.append, requests)
             except CatchmentError as error:
                 await self._pipeline.run(lambda staged=batch.staged: self._pipeline.edge.discard(staged))  # type: ignore[misc]
                 for one in batch.waiting:
                     _answer(one.answer, error)
                 continue
-            self.requests += len(requests)
-            self.commits += 1
+            self.commit_seconds(loop.time() - began)
             for one, outcome in zip(batch.waiting, batch.outcomes, strict=True):
                 _answer(one.answer, outcome)
             await self._pipeline.run(

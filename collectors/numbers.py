@@ -204,7 +204,7 @@ def unseen_rows(
     if len(candidates):
         known = seen.contains(hashes[candidates])
         repeated[candidates[known]] = True
-        doubtful = candidates[~known & (time_ns[candidates] < seen.horizon_ns)]
+        doubtful = candidates[~known & (time_ns[candidates] <= seen.horizon_ns)]
         tally.points(life[doubtful], Reason.UNVERIFIED)
     tally.points(life[repeated], Reason.REPEATED)
     seen.add(hashes[~repeated], time_ns[~repeated])

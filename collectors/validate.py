@@ -55,7 +55,7 @@ def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDAr
         refuse(empty & (kinds != Kind.GAUGE), Reason.NO_RECORDED_VALUE)
     if points.shape in (Shape.GAUGE, Shape.SUM):
         refuse(~points.has_number & ~empty, Reason.NO_VALUE)
-        refuse(~np.isfinite(points.number_float), Reason.NOT_FINITE)
+        refuse(~np.isfinite(points.number_float) & ~empty, Reason.NOT_FINITE)
         negative = np.where(points.is_int, points.number_int < 0, points.number_float < 0)
         refuse(negative & points.monotonic, Reason.NEGATIVE_MONOTONIC)
         return codes

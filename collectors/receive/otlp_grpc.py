@@ -26,16 +26,21 @@ from catchment.errors import CatchmentError
 from collectors.admit import Admit
 from collectors.content import PROTOBUF
 from collectors.receive.serving import (
+    ACCEPTED,
     InFlight,
     Limits,
+    Observe,
     Serving,
     bind,
     cannot_listen,
+    reason_of,
     split_address,
     status_of,
     too_many,
+    unobserved,
 )
 from collectors.records import Intake, Outcome, Received
+from collectors.tenants import Sender
 
 _LOG = logging.getLogger(__name__)
 _SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
@@ -49,8 +54,9 @@ _PROXY_KEYS = ("x-forwarded-for", "forwarded")
 class OtlpGrpc:
     """The handler of the service."""
 
-    def __init__(self, intake: Intake, admit: Admit, limits: Limits) -> None:
+    def __init__(self, intake: Intake, admit: Admit, limits: Limits, observe: Observe = unobserved) -> None:
         self._intake = intake
+        self._observe = observe
         self._admit = admit
         self._limits = limits
         self._in_flight = InFlight()
@@ -59,16 +65,21 @@ class OtlpGrpc:
     async def export(self, request: bytes, context: Any) -> bytes:
         """Serve one call; the answer is an ExportMetricsServiceResponse."""
         if self._in_flight.count >= self._limits.requests_in_flight_max:
+            self._observe("grpc", "pushed_back", len(request), None)
             await _abort(context, too_many(self._limits))
         self._in_flight.count += 1
+        sender: Sender | None = None
         try:
-            outcome = await self._submit(request, context)
+            sender = self._sender(context)
+            outcome = await self._submit(request, sender)
         except CatchmentError as error:
+            self._observe("grpc", reason_of(error), len(request), sender)
             if status_of(error).code == grpc.StatusCode.INTERNAL.value[0]:
                 _LOG.exception("request failed")
             await _abort(context, error)
         finally:
             self._in_flight.count -= 1
+        self._observe("grpc", ACCEPTED, len(request), sender)
         if not outcome.points_rejected and not outcome.message:
             return b""
         response = ExportMetricsServiceResponse()
@@ -76,13 +87,15 @@ class OtlpGrpc:
         response.partial_success.error_message = outcome.message
         return bytes(response.SerializeToString())
 
-    async def _submit(self, request: bytes, context: Any) -> Outcome:
+    def _sender(self, context: Any) -> Sender:
         metadata = dict(context.invocation_metadata() or ())
-        sender = self._admit.sender(
+        return self._admit.sender(
             metadata.get("authorization"),
             peer_address(context.peer()),
             forwarded=any(key in metadata for key in _PROXY_KEYS),
         )
+
+    async def _submit(self, request: bytes, sender: Sender) -> Outcome:
         received = Received(
             signal="metrics",
             tenant=sender.tenant,
@@ -112,7 +125,14 @@ async def _abort(context: Any, error: CatchmentError) -> NoReturn:
     raise AssertionError("abort returns never")
 
 
-async def serve_grpc(intake: Intake, admit: Admit, address: str, limits: Limits, stop: asyncio.Event) -> Serving:
+async def serve_grpc(
+    intake: Intake,
+    admit: Admit,
+    address: str,
+    limits: Limits,
+    stop: asyncio.Event,
+    observe: Observe = unobserved,
+) -> Serving:
     """Serve OTLP/gRPC until ``stop`` is set; then finish what is in hand and close.
 
     Args:
@@ -132,7 +152,7 @@ async def serve_grpc(intake: Intake, admit: Admit, address: str, limits: Limits,
         # Beyond this, calls are refused before they are read; up to it, with a hint when to come back.
         maximum_concurrent_rpcs=2 * limits.requests_in_flight_max,
     )
-    handler = OtlpGrpc(intake, admit, limits)
+    handler = OtlpGrpc(intake, admit, limits, observe)
     # Without (de)serialisers a message stays bytes.
     methods = {"Export": grpc.unary_unary_rpc_method_handler(handler.export)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))

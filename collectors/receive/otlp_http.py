@@ -19,6 +19,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -31,8 +32,21 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Admit, Unauthenticated
 from collectors.content import CONTENT_TYPES, ENCODINGS, JSON, PROTOBUF, TooLarge
-from collectors.receive.serving import InFlight, Limits, Serving, bind, retry_after_seconds, status_of, too_many
+from collectors.receive.serving import (
+    ACCEPTED,
+    InFlight,
+    Limits,
+    Observe,
+    Serving,
+    bind,
+    reason_of,
+    retry_after_seconds,
+    status_of,
+    too_many,
+    unobserved,
+)
 from collectors.records import Intake, Outcome, Received
+from collectors.tenants import Sender
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = {"/v1/metrics": "metrics"}
@@ -45,11 +59,22 @@ _ACCEPTED_BODY = {PROTOBUF: b"", JSON: b"{}"}
 class _Answer(Exception):
     """An answer other than success."""
 
-    def __init__(self, http_status: int, error: CatchmentError, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(
+        self, http_status: int, error: CatchmentError, *headers: tuple[bytes, bytes], reason: str = ""
+    ) -> None:
         super().__init__(error.reason)
+        self.reason = reason or reason_of(error)
         self.http_status = http_status
         self.error = error
         self.headers = headers
+
+
+@dataclass(slots=True)
+class _Request:
+    """What is known of a request so far."""
+
+    sender: Sender | None = None
+    size_bytes: int = 0
 
 
 class _Disconnected(Exception):
@@ -63,8 +88,17 @@ class OtlpHttp:
         body_seconds_max: how long a sender may take for its body.
     """
 
-    def __init__(self, intake: Intake, admit: Admit, limits: Limits, *, body_seconds_max: float = 30.0) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        admit: Admit,
+        limits: Limits,
+        observe: Observe = unobserved,
+        *,
+        body_seconds_max: float = 30.0,
+    ) -> None:
         self._intake = intake
+        self._observe = observe
         self._admit = admit
         self._limits = limits
         self._body_seconds_max = body_seconds_max
@@ -76,27 +110,35 @@ class OtlpHttp:
             return
         headers = _headers(scope["headers"])
         content_type = _media_type(headers.get(b"content-type", b""))
+        request = _Request()
         try:
-            outcome = await self._serve(scope, headers, content_type, receive)
+            outcome = await self._serve(scope, headers, content_type, receive, request)
         except _Disconnected:
             return
         except _Answer as answer:
+            self._observe("http", answer.reason, request.size_bytes, request.sender)
             await _send_error(send, content_type, answer)
             return
+        self._observe("http", ACCEPTED, request.size_bytes, request.sender)
         body = _ACCEPTED_BODY[content_type] if outcome == _ACCEPTED else _partial_success(outcome, content_type)
         await _send(send, 200, content_type, body)
 
     async def _serve(
-        self, scope: Any, headers: dict[bytes, bytes], content_type: str, receive: ASGIReceiveCallable
+        self,
+        scope: Any,
+        headers: dict[bytes, bytes],
+        content_type: str,
+        receive: ASGIReceiveCallable,
+        request: _Request,
     ) -> Outcome:
         signal = _SIGNALS.get(scope["path"])
         if signal is None:
-            raise _Answer(404, Invalid(f"no such path; known are {', '.join(_SIGNALS)}"))
+            raise _Answer(404, Invalid(f"no such path; known are {', '.join(_SIGNALS)}"), reason="unknown_path")
         if scope["method"] != "POST":
-            raise _Answer(405, Invalid("only POST is served here"), (b"allow", b"POST"))
+            raise _Answer(405, Invalid("only POST is served here"), (b"allow", b"POST"), reason="not_post")
         with _answers():
             client = scope.get("client")
-            sender = self._admit.sender(
+            request.sender = sender = self._admit.sender(
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
@@ -104,17 +146,19 @@ class OtlpHttp:
         encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
         encoding = "" if encoding == "identity" else encoding
         if content_type not in CONTENT_TYPES:
-            raise _Answer(415, Invalid(f"content type must be {' or '.join(CONTENT_TYPES)}"))
+            error = Invalid(f"content type must be {' or '.join(CONTENT_TYPES)}")
+            raise _Answer(415, error, reason="unsupported_content")
         if encoding not in ENCODINGS:
             accepted = ", ".join(ENCODINGS[1:])
             error = Invalid(f"content encoding must be one of {accepted}, or none")
-            raise _Answer(415, error, (b"accept-encoding", accepted.encode()))
+            raise _Answer(415, error, (b"accept-encoding", accepted.encode()), reason="unsupported_content")
         if self._in_flight.count >= self._limits.requests_in_flight_max:
             with _answers():
                 raise too_many(self._limits)
         self._in_flight.count += 1
         try:
             body = await self._read(headers, receive)
+            request.size_bytes = len(body)
             received = Received(
                 signal=signal,
                 tenant=sender.tenant,
@@ -176,7 +220,7 @@ def _answers() -> Iterator[None]:
 
 
 def _too_large(bytes_max: int) -> _Answer:
-    return _Answer(413, Invalid(f"request is too large: more than {bytes_max} bytes"))
+    return _Answer(413, TooLarge(f"request is too large: more than {bytes_max} bytes"))
 
 
 def _headers(pairs: Any) -> dict[bytes, bytes]:
@@ -238,7 +282,14 @@ class _Server(uvicorn.Server):
         self.started_event.set()
 
 
-async def serve_http(intake: Intake, admit: Admit, address: str, limits: Limits, stop: asyncio.Event) -> Serving:
+async def serve_http(
+    intake: Intake,
+    admit: Admit,
+    address: str,
+    limits: Limits,
+    stop: asyncio.Event,
+    observe: Observe = unobserved,
+) -> Serving:
     """Serve OTLP/HTTP until ``stop`` is set; then finish what is in hand and close.
 
     Args:
@@ -249,7 +300,7 @@ async def serve_http(intake: Intake, admit: Admit, address: str, limits: Limits,
     """
     listener = bind(address, "OTLP/HTTP")
     config = uvicorn.Config(
-        OtlpHttp(intake, admit, limits),
+        OtlpHttp(intake, admit, limits, observe),
         http="httptools",
         ws="none",
         lifespan="off",

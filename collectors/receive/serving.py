@@ -13,6 +13,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Unauthenticated
+from collectors.content import TooLarge
+from collectors.tenants import Sender
 
 _BACKLOG = 1024
 _RETRY_SECONDS = 5
@@ -47,6 +49,39 @@ class Serving:
 
     port: int
     done: asyncio.Task[None]
+
+
+class Observe(Protocol):
+    """Told of every request that was answered."""
+
+    def __call__(self, protocol: str, answer: str, size_bytes: int, sender: Sender | None) -> None:
+        """Take note.
+
+        Args:
+            protocol: ``http`` or ``grpc``.
+            answer: ``accepted``, or the reason of the refusal (see docs/drops.md).
+            size_bytes: of the body as received, as far as it was read.
+            sender: None where it is not known.
+        """
+        ...
+
+
+def unobserved(protocol: str, answer: str, size_bytes: int, sender: Sender | None) -> None:
+    """An `Observe` that takes no note."""
+
+
+ACCEPTED = "accepted"
+
+
+def reason_of(error: CatchmentError) -> str:
+    """The reason under which a refusal is counted."""
+    if isinstance(error, TooLarge):
+        return "request_too_large"
+    if isinstance(error, Invalid):
+        return "undecodable"
+    if isinstance(error, Unauthenticated):
+        return "unauthenticated"
+    return "pushed_back" if isinstance(error, (Reject, Retry)) else "internal_error"
 
 
 @dataclass(slots=True)
