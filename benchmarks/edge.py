@@ -34,6 +34,7 @@ from catchment.log.sqlite import SqliteLog
 CONNECTIONS = 4
 _CONFIG = """
 data_dir: {folder}
+region: local
 flush: 5s
 listen: {{otlp_grpc: "127.0.0.1:{grpc}", otlp_http: "127.0.0.1:{http}", status: "127.0.0.1:{status}"}}
 """
@@ -77,7 +78,7 @@ def _free_port() -> int:
 def _wait_ready(url: str) -> None:
     for _ in range(300):
         try:
-            with urllib.request.urlopen(url, timeout=1):
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 # our own loopback address
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

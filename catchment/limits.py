@@ -196,7 +196,7 @@ class Limits:
         least=1,
     )
     points_per_chunk_max: int = setting(
-        262_144,
+        65_536,
         "points aggregated at once; bounds the memory of a flush",
         unit="points",
         consequence="the chunk is merged and the next one begun",

@@ -211,7 +211,7 @@ class Edge:
             if kind in (Kind.HISTOGRAM_DELTA, Kind.EXPONENTIAL_DELTA):
                 histogram_deltas(self.lives, histograms, out, self.seen, self.tally)
             else:
-                cumulative_histograms(self.lives, histograms, out, self.tally)
+                cumulative_histograms(self.lives, histograms, out, self.tally, explicit=kind is Kind.HISTOGRAM)
         for life, instant_ns, exemplars in pending.exemplars:
             window_ns = of_increases(instant_ns, self.window_seconds)
             out.add(Contribution(self.lives.columns.series[life], window_ns, exemplars=exemplars))

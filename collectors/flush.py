@@ -20,7 +20,7 @@ from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
 from collectors.edge import Drained, Edge
-from collectors.life_table import to_table, touched_lives
+from collectors.life_table import to_tables, touched_lives
 from collectors.seen import Segment
 from collectors.state import Flush, Meta, SeriesRow, StateFile
 
@@ -171,7 +171,6 @@ class Flusher:
             # Segments are rewritten whole once they hold three times what there is: at most three times the writing.
             whole = self._whole or self._lives_saved_rows > 3 * size + 1024
             rows = np.flatnonzero(~edge.lives.columns.dead[:size]) if whole else touched_lives(edge.lives)
-            lives = to_table(edge.lives, rows)
             meta = replace(
                 self.meta,
                 known_since_ns=edge.lives.known_since_ns,
@@ -184,7 +183,7 @@ class Flusher:
                     meta=meta,
                     envelopes=envelopes,
                     created_ns=now_ns,
-                    lives=lives,
+                    lives=to_tables(edge.lives, rows),
                     lives_whole=whole,
                     series=_series_rows(catalog, 0 if self._whole else self._series_saved),
                     series_whole=self._whole,
@@ -198,7 +197,7 @@ class Flusher:
             raise
         self.meta = meta
         self._series_saved = len(catalog.series)
-        self._lives_saved_rows = lives.num_rows + (0 if whole else self._lives_saved_rows)
+        self._lives_saved_rows = len(rows) + (0 if whole else self._lives_saved_rows)
         self._unsaved_seen, self._unsaved_forgotten = [], 0
         edge.lives.columns.touched[:size] = False
         # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.

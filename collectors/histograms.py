@@ -103,8 +103,13 @@ def histogram_deltas(lives: Lives, points: HistogramPoints, out: Contributions, 
     touch_latest(lives, points.life, points.time_ns)
 
 
-def cumulative_histograms(lives: Lives, points: HistogramPoints, out: Contributions, tally: Tally) -> None:
-    """Add the increases of cumulative histograms and summaries, and move the lives on."""
+def cumulative_histograms(
+    lives: Lives, points: HistogramPoints, out: Contributions, tally: Tally, *, explicit: bool
+) -> None:
+    """Add the increases of cumulative histograms and summaries, and move the lives on.
+
+    ``explicit`` says that the buckets have bounds of the sender's: other bounds than before are a reset then.
+    """
     points = points.take(chain_order(points.life, points.time_ns))
     points = points.take(fresh_cumulative(lives, points.life, points.time_ns, tally))
     if not len(points):
@@ -115,12 +120,12 @@ def cumulative_histograms(lives: Lives, points: HistogramPoints, out: Contributi
     from_zero, baseline = first_points(lives, first, points.life, points.start_ns, points.time_ns)
     before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
     before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
-    increases, bucket_fell = _bucket_increases(lives, points, heads)
-    fell = (bucket_fell | (points.count < before_count)) & ~first
+    increases, fell = _bucket_increases(lives, points, heads, explicit=explicit)
+    fell = (fell & (before_count > 0)) | ((points.count < before_count) & ~first)
     whole = fell | from_zero
-    whole_only = np.flatnonzero(fell & ~bucket_fell)
-    if len(whole_only):
-        increases = _replaced(increases, points.histograms, whole_only)
+    if fell.any():
+        # The point as it came: what it was compared with may have had to be coarser.
+        increases = _replaced(increases, points.histograms, np.flatnonzero(fell))
     count = np.where(whole, points.count, points.count - before_count)
     total = np.where(whole, points.sum, points.sum - before_sum)
     before_min = shifted(points.min, heads, state.min[life]).astype(np.float64)
@@ -163,8 +168,10 @@ def _contribute(
     )
 
 
-def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tuple[Histograms, Bools]:
-    """What each point's buckets rose by since the point before it, and where any fell (there: all of the point)."""
+def _bucket_increases(
+    lives: Lives, points: HistogramPoints, heads: Bools, *, explicit: bool
+) -> tuple[Histograms, Bools]:
+    """What each point's buckets rose by since the point before it, and where any fell or the bounds changed."""
     current = points.histograms
     state = Histograms(*lives.buckets(points.life[heads].astype(np.intp)))
     before_scale = shifted(points.scale, heads, lives.columns.scale[points.life]).astype(np.int32)
@@ -176,7 +183,8 @@ def _bucket_increases(lives: Lives, points: HistogramPoints, heads: Bools) -> tu
     if not moved.any():
         if np.array_equal(current.offsets, previous.offsets) and np.array_equal(current.keys, previous.keys):
             return _subtract_aligned(current, previous)
-        return subtract(current, previous)
+        increases, fell = subtract(current, previous)
+        return increases, fell | _bounds_changed(current, previous) if explicit else fell
     fell = np.zeros(len(points), np.bool_)
     parts: list[Histograms] = []
     for at in (np.flatnonzero(~moved), np.flatnonzero(moved)):
@@ -198,6 +206,17 @@ def _previous(current: Histograms, state: Histograms, heads: Bools) -> Histogram
     source = np.arange(len(heads)) + (len(at_head) - 1)
     source[at_head] = np.arange(len(at_head))
     return take_histograms(known, source)
+
+
+def _bounds_changed(current: Histograms, previous: Histograms) -> Bools:
+    """Which histograms have other intervals than the one before, where there is one."""
+    lengths = np.diff(previous.offsets)
+    changed: Bools = lengths != np.diff(current.offsets)
+    rows = np.flatnonzero(~changed)
+    now, before = take_histograms(current, rows), take_histograms(previous, rows)
+    differ = np.flatnonzero(now.keys != before.keys)
+    changed[rows[np.searchsorted(now.offsets, differ, side="right") - 1]] = True
+    return changed & (lengths > 0)
 
 
 def _subtract_aligned(current: Histograms, previous: Histograms) -> tuple[Histograms, Bools]:

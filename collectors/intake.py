@@ -32,7 +32,7 @@ from collectors.staged import Staged
 T = TypeVar("T")
 
 # Enough for one decode to be worth its overhead, little enough for an answer to come soon.
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 4 << 20
 _BATCH_REQUESTS = 512
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -11,6 +13,7 @@ from collectors.lives import DTYPES, Lives
 
 # What is rebuilt at loading, or says something about this run only.
 _NOT_PERSISTED = ("bucket_start", "bucket_count", "next_life", "touched", "dead")
+_ROWS_PER_TABLE = 16_384
 _COLUMNS = [name for name in DTYPES if name not in _NOT_PERSISTED]
 
 
@@ -18,6 +21,12 @@ def touched_lives(lives: Lives) -> npt.NDArray[np.intp]:
     """Rows that changed since the last flush."""
     state, size = lives.columns, len(lives)
     return np.flatnonzero(state.touched[:size] & ~state.dead[:size])
+
+
+def to_tables(lives: Lives, rows: npt.NDArray[np.intp]) -> Iterator[pa.Table]:
+    """Some lives as tables of a bounded size, made one at a time."""
+    for start in range(0, len(rows), _ROWS_PER_TABLE):
+        yield to_table(lives, rows[start : start + _ROWS_PER_TABLE])
 
 
 def to_table(lives: Lives, rows: npt.NDArray[np.intp]) -> pa.Table:

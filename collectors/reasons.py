@@ -78,7 +78,7 @@ MEANING = {
     Reason.NAME_MALFORMED: "name or unit is not UTF-8",
     Reason.ATTRIBUTES_MALFORMED: "attributes, scope or resource cannot be decoded",
     Reason.ATTRIBUTES_TOO_MANY: "more attributes than attribute_count_max",
-    Reason.ATTRIBUTE_TOO_LONG: "a value longer than attribute_value_bytes_max",
+    Reason.ATTRIBUTE_TOO_LONG: "an attribute's name or value longer than attribute_value_bytes_max",
     Reason.ATTRIBUTE_TOO_DEEP: "a value nested deeper than attribute_depth_max",
     Reason.ATTRIBUTES_TOO_LARGE: "attributes larger than attributes_bytes_max",
     Reason.STREAMS_FULL: "a new stream beyond streams_max",

@@ -97,7 +97,7 @@ def _stage_shape(
         for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):
             if count:
                 staged.tally[place, Reason.SUMMARY_QUANTILES.text, "values"] += count
-    _stage_exemplars(staged, points, lives, good)
+    _stage_exemplars(staged, points, kinds, lives, good)
 
 
 def _count_refusals(staged: Staged, codes: npt.NDArray[np.uint8], request: Int32s, places: Int32s) -> None:
@@ -175,7 +175,7 @@ def _intervals(points: Points, buckets: Buckets) -> Histograms:
     return Histograms(offsets, keys, counts)
 
 
-def _stage_exemplars(staged: Staged, points: Points, lives: Int32s, good: npt.NDArray[np.bool_]) -> None:
+def _stage_exemplars(staged: Staged, points: Points, kinds: Int32s, lives: Int32s, good: npt.NDArray[np.bool_]) -> None:
     exemplars = points.exemplars
     if exemplars is None:
         return
@@ -183,7 +183,7 @@ def _stage_exemplars(staged: Staged, points: Points, lives: Int32s, good: npt.ND
     if len(rows):
         point = exemplars.point[rows]
         # An exemplar stands in the row of its point, whatever its own time.
-        instant_ns = points.time_ns[point] + (1 if points.shape is Shape.GAUGE else 0)
+        instant_ns = points.time_ns[point] + (kinds[point] == Kind.GAUGE)
         staged.exemplars.append(
             (
                 lives[point],

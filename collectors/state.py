@@ -92,14 +92,15 @@ class SeriesRow:
 class Flush:
     """All that one flush makes durable.
 
-    ``lives_whole`` says that ``lives`` are all there are: earlier segments are deleted; likewise ``series_whole``.
+    ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
+    they are all there are: earlier segments are deleted; likewise ``series_whole``.
     ``acknowledged`` adds to the totals of points and digests by (tenant, lane).
     """
 
     meta: Meta
     envelopes: Sequence[tuple[str, str, bytes]]
     created_ns: int
-    lives: pa.Table
+    lives: Iterable[pa.Table]
     lives_whole: bool
     series: Sequence[SeriesRow]
     series_whole: bool
@@ -248,10 +249,8 @@ class StateFile:
         )
         if flush.lives_whole:
             self._db.execute("DELETE FROM lives")
-        if flush.lives.num_rows:
-            self._db.execute(
-                "INSERT INTO lives (rows, data) VALUES (?, ?)", (flush.lives.num_rows, _ipc_bytes(flush.lives))
-            )
+        for lives in flush.lives:
+            self._db.execute("INSERT INTO lives (rows, data) VALUES (?, ?)", (lives.num_rows, _ipc_bytes(lives)))
         for segment in flush.seen:
             self._db.execute(
                 "INSERT INTO seen (time_ns_max, hashes) VALUES (?, ?)", (segment.time_ns_max, segment.hashes.tobytes())

@@ -74,7 +74,7 @@ class AttributeReader:
     def _checked(self, pairs: Sequence[KeyValue]) -> Attributes:
         if len(pairs) > self._limits.attribute_count_max:
             raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
-        return {pair.key: self._value(pair.value, 0) for pair in pairs}
+        return {self._bounded(pair.key): self._value(pair.value, 0) for pair in pairs}
 
     def _key_value(self, raw: bytes) -> tuple[str, object]:
         known = self._known.get(raw)
@@ -84,7 +84,7 @@ class AttributeReader:
             pair = KeyValue.FromString(raw)
         except DecodeError as error:
             raise Unreadable(Reason.ATTRIBUTES_MALFORMED) from error
-        result = (pair.key, self._value(pair.value, 0))
+        result = (self._bounded(pair.key), self._value(pair.value, 0))
         if len(self._known) >= self._limits.names_cached_max:
             self._known.clear()
         self._known[raw] = result
@@ -101,7 +101,7 @@ class AttributeReader:
         if which == "array_value":
             return [self._value(item, depth + 1) for item in value.array_value.values]
         if which == "kvlist_value":
-            return {pair.key: self._value(pair.value, depth + 1) for pair in value.kvlist_value.values}
+            return {self._bounded(pair.key): self._value(pair.value, depth + 1) for pair in value.kvlist_value.values}
         if which == "double_value" and not math.isfinite(value.double_value):
             return str(value.double_value)  # JSON has no NaN
         return getattr(value, which) if which else None

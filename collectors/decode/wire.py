@@ -31,6 +31,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(
     trimmed.DESCRIPTOR.message_types_by_name["MetricsData"]
 )
+# An odd number: 2^64 over the golden ratio.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Shape(IntEnum):
@@ -45,7 +47,7 @@ class Shape(IntEnum):
 
 @dataclass(frozen=True)
 class RawBytes:
-    """Byte strings as offsets into one buffer; ``parts`` says how many fields each string is made of."""
+    """Byte strings as offsets into one buffer; ``parts`` tells how each is cut into fields: equal for equal cuts."""
 
     array: pa.Array
     parts: Int64s
@@ -71,7 +73,7 @@ class RawBytes:
         """An in-memory hash of each string of several columns, for look-ups within this process (not `identity`'s)."""
         joined = pa.concat_arrays([part.array for part in parts])
         hashed: UInt64s = pl.Series(pl.from_arrow(joined)).hash().to_numpy()
-        return hashed ^ (np.concatenate([part.parts for part in parts]).view(np.uint64) << np.uint64(56))
+        return hashed ^ (np.concatenate([part.parts for part in parts]).view(np.uint64) * _SPREAD)
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,11 @@ def _attributes(lists: pa.ListArray) -> RawBytes:
     joined = pa.Array.from_buffers(
         pa.binary(), len(lists), [None, pa.py_buffer(kv_offsets[list_offsets]), data or pa.py_buffer(b"")]
     )
-    return RawBytes(joined, np.diff(list_offsets).astype(np.int64), lists)
+    # Bytes that join to the same may be cut elsewhere: the number of fields and the sum of their places tell.
+    counts = np.diff(list_offsets).astype(np.int64)
+    sums = np.concatenate(([0], np.cumsum(kv_offsets[:-1], dtype=np.int64)))[list_offsets]
+    places = np.diff(sums) - counts * kv_offsets[list_offsets[:-1]]
+    return RawBytes(joined, counts ^ (places << 16), lists)
 
 
 _FIELDS = {
