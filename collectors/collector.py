@@ -21,6 +21,7 @@ from catchment.errors import Retry
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
+from catchment.tracing import Tracing
 from collectors import life_table
 from collectors.admit import Admit
 from collectors.catalog import Catalog, Series
@@ -47,6 +48,7 @@ class Context(Protocol):
     """What the process gives a collector; see `catchment.cli.role_process.RoleContext`."""
 
     telemetry: Telemetry
+    tracing: Tracing
     stop: asyncio.Event
     watch: Callable[[], Sequence[str]] | None
 
@@ -54,8 +56,11 @@ class Context(Protocol):
 class Collector:
     """One collector's parts, opened from its folder with everything acknowledged so far applied."""
 
-    def __init__(self, config: CollectorConfig, messages: Log, telemetry: Telemetry, now_ns: int) -> None:
+    def __init__(
+        self, config: CollectorConfig, messages: Log, telemetry: Telemetry, tracing: Tracing, now_ns: int
+    ) -> None:
         self._config = config
+        self._tracing = tracing
         self._telemetry = telemetry
         self._own = Sender(DEFAULT_TENANT, config.cluster.name, canonical_attributes(dict(config.cluster.labels)))
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +182,8 @@ class Collector:
         try:
             started = time.monotonic()
             refusals, self._refusals = self._refusals, Counter()
-            flushed = await self._pipeline.run(lambda: self._flush(refusals))
+            with self._tracing.span("collector.flush"):
+                flushed = await self._pipeline.run(lambda: self._flush(refusals))
             self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
             self._flush_trouble = ""
         except Retry as error:
@@ -241,7 +247,7 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
         regional_topic(config.log.topic_prefix, config.region, lane): config.log.partitions for lane in EDGE_LANES
     }
     await messages.create_topics(topics)
-    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, time.time_ns())
+    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing, time.time_ns())
 
     def ready() -> None:
         context.watch = collector.not_ready

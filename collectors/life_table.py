@@ -18,9 +18,8 @@ _COLUMNS = [name for name in DTYPES if name not in _NOT_PERSISTED]
 
 
 def touched_lives(lives: Lives) -> npt.NDArray[np.intp]:
-    """Rows that changed since the last flush."""
-    state, size = lives.columns, len(lives)
-    return np.flatnonzero(state.touched[:size] & ~state.dead[:size])
+    """Rows that changed since the last flush; dead ones too, whose saved state would come back too old otherwise."""
+    return np.flatnonzero(lives.columns.touched[: len(lives)])
 
 
 def to_tables(lives: Lives, rows: npt.NDArray[np.intp]) -> Iterator[pa.Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from collectors.validate import no_recorded_value, validate
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.intp] | slice
 
 
 @dataclass
@@ -84,20 +85,28 @@ def _stage_shape(
     if codes.any():
         _count_refusals(staged, codes, request, places)
     good = codes == Reason.OK
-    for kind in Kind:
-        rows = np.flatnonzero(good & (kinds == kind))
-        if not len(rows):
-            continue
+    staged.points += int(good.sum())
+    for kind, rows in _by_kind(kinds, good):
         if points.shape in (Shape.GAUGE, Shape.SUM):
             staged.numbers.setdefault(kind, []).append(_numbers(points, lives, rows))
         else:
             staged.histograms.setdefault(kind, []).append(_histograms(points, lives, rows))
-        staged.points += len(rows)
     if points.quantiles is not None:
         for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):
             if count:
                 staged.tally[place, Reason.SUMMARY_QUANTILES.text, "values"] += count
     _stage_exemplars(staged, points, kinds, lives, good)
+
+
+def _by_kind(kinds: Int32s, good: npt.NDArray[np.bool_]) -> Iterator[tuple[Kind, Rows]]:
+    """The good rows of each kind; usually all rows are good and of one kind, and nothing has to be copied."""
+    if good.all() and (kinds == kinds[0]).all():
+        yield Kind(int(kinds[0])), slice(None)
+        return
+    for kind in Kind:
+        rows = np.flatnonzero(good & (kinds == kind))
+        if len(rows):
+            yield kind, rows
 
 
 def _count_refusals(staged: Staged, codes: npt.NDArray[np.uint8], request: Int32s, places: Int32s) -> None:
@@ -110,7 +119,7 @@ def _count_refusals(staged: Staged, codes: npt.NDArray[np.uint8], request: Int32
             staged.refused[row][reason] += count
 
 
-def _numbers(points: Points, lives: Int32s, rows: npt.NDArray[np.intp]) -> NumberPoints:
+def _numbers(points: Points, lives: Int32s, rows: Rows) -> NumberPoints:
     return NumberPoints(
         life=lives[rows],
         start_ns=points.start_ns[rows],
@@ -122,13 +131,13 @@ def _numbers(points: Points, lives: Int32s, rows: npt.NDArray[np.intp]) -> Numbe
     )
 
 
-def _histograms(points: Points, lives: Int32s, rows: npt.NDArray[np.intp]) -> HistogramPoints:
-    n = len(rows)
+def _histograms(points: Points, lives: Int32s, rows: Rows) -> HistogramPoints:
+    n = len(points) if isinstance(rows, slice) else len(rows)
     histograms = Histograms(np.zeros(n + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
     scale, zero_threshold = np.zeros(n, np.int32), np.zeros(n)
     if points.buckets is not None:
         intervals = _intervals(points, points.buckets)
-        histograms = take_histograms(intervals, rows) if n < len(points) else intervals
+        histograms = intervals if isinstance(rows, slice) else take_histograms(intervals, rows)
         # Scales finer than 5 are folded already: the fold of a baseline begins there.
         scale = np.minimum(points.buckets.scale[rows], 5)
         zero_threshold = points.buckets.zero_threshold[rows]

@@ -44,7 +44,8 @@ def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDAr
     codes = np.zeros(len(points), np.uint8)
 
     def refuse(where: Bools, reason: Reason) -> None:
-        codes[where & (codes == 0)] = reason
+        if where.any():
+            codes[where & (codes == 0)] = reason
 
     refuse(kinds < 0, Reason.UNKNOWN_TEMPORALITY)
     refuse(points.time_ns < received_ns - limits.past_seconds_max * NANOSECONDS, Reason.TOO_OLD)

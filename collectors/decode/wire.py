@@ -28,6 +28,7 @@ Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+_ZERO = bytes(8)
 _HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(
     trimmed.DESCRIPTOR.message_types_by_name["MetricsData"]
 )
@@ -281,8 +282,8 @@ def _shape_points(shape: Shape, metric_rows: pa.StructArray) -> Points:
         count=_none(n, np.uint64)[0] if is_number else rows.field("count").to_numpy(),
         sum=total,
         has_sum=has_total,
-        min=_or_nan(low, has_low) if is_histogram else low,
-        max=_or_nan(high, has_high) if is_histogram else high,
+        min=_or_nan(low, has_low),
+        max=_or_nan(high, has_high),
         buckets=_buckets(shape, rows) if is_histogram else None,
         quantiles=np.diff(rows.field("quantile_values").offsets.to_numpy()).astype(np.int64)
         if shape is Shape.SUMMARY
@@ -365,5 +366,5 @@ def _or_nan(values: Float64s, present: Bools) -> Float64s:
 
 
 def _none(n: int, dtype: type[Scalar]) -> tuple[npt.NDArray[Scalar], Bools]:
-    # Views of one element: a column that the shape does not have takes no memory.
-    return np.broadcast_to(np.zeros((), dtype), n), np.broadcast_to(np.False_, n)
+    # Views of one zero: a column that the shape does not have takes no memory.
+    return np.ndarray(n, dtype, _ZERO, strides=(0,)), np.ndarray(n, np.bool_, _ZERO, strides=(0,))
