@@ -38,8 +38,9 @@ from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
 
-# Partial rows of this many chunks are merged into one, so that a long flush stays as small as its series.
-_CHUNKS_MERGED = 8
+# Partial rows of several chunks are merged once there are this many and three times what the last merge left, so that
+# a long flush stays about as small as its series, and merging costs each row a bounded number of times.
+_ROWS_MERGED_MIN = 131_072
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ class Edge:
             table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse] == code)
             parts = self._rows.setdefault(tenant, [])
             parts.append(table)
-            if len(parts) >= _CHUNKS_MERGED:
+            # The first part is what the last merge left.
+            if sum(part.num_rows for part in parts) > max(_ROWS_MERGED_MIN, 3 * parts[0].num_rows):
                 self._rows[tenant] = [_merged(parts)]
 
     def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
