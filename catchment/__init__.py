@@ -1,0 +1,1 @@
+"""The contract between tiers, and the command line that puts them together."""

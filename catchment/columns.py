@@ -104,7 +104,7 @@ METRICS_CLUSTER = (
     ),
     Column("integral", pa.float64(), "Float64", Merge.SUM, "gauge: sum of value x seconds held, over all streams"),
     Column("observed_seconds", pa.float64(), "Float64", Merge.SUM, "gauge: seconds for which a value was held"),
-    Column("histogram", _MAP, "Map(Int64, UInt64)", Merge.HISTOGRAM, "interval -> count; see catchment/histogram.py"),
+    Column("histogram", _MAP, "Map(Int64, UInt64)", Merge.HISTOGRAM, "interval -> count; see catchment/histogram"),
     Column(
         "exemplar_value",
         pa.float64(),
@@ -178,7 +178,7 @@ class Lane:
         return tuple(column.name for column in self.columns if column.merge is Merge.KEY)
 
 
-# What crosses a tier: collectors write `metrics_cluster`, `totals`, `drops` and `health`; aggregators add `metrics_region`.
+# What crosses a tier: collectors write `metrics_cluster`, `totals`, `drops`, `health`; aggregators add `metrics_region`.
 # A lane's name is also its global table's.
 LANES = MappingProxyType(
     {

@@ -2,7 +2,7 @@
 
 Rules, pinned by golden values in ``tests/unit/test_identity.py``:
 
-1. The hash is XXH3-64, seed 0, of canonical bytes (https://github.com/Cyan4973/xxHash). Never a library's in-memory hash.
+1. The hash is XXH3-64, seed 0, of canonical bytes (https://github.com/Cyan4973/xxHash), never an in-memory hash.
 2. Canonical attributes are a JSON object with keys sorted by code point, no spaces, UTF-8 not escaped. Values keep
    their type: a string is quoted, an integer, double or boolean is not; a double has Python's shortest form.
 3. Canonical bytes of a tuple are its parts in UTF-8, each preceded by its length as u32 little-endian: no separator can
@@ -64,5 +64,5 @@ def mix(left: UInt64s, right: UInt64s) -> UInt64s:
 
 
 def point_hashes(stream_ids: UInt64s, start_ns: npt.NDArray[np.int64], time_ns: npt.NDArray[np.int64]) -> UInt64s:
-    """The hash of each data point by (stream, start, time): what makes a repeat a repeat, and the summand of a digest."""
+    """The hash of each data point by (stream, start, time): what makes a repeat a repeat, and begins a digest's summand."""
     return mix(mix(stream_ids, start_ns.view(np.uint64)), time_ns.view(np.uint64))

@@ -215,7 +215,7 @@ class Limits:
         4 * _GIB,
         "envelopes on disk that were not forwarded yet",
         unit="bytes",
-        consequence="metric rows are merged into coarser windows; if that is not enough, senders get 503",
+        consequence="503 with Retry-After until the log takes some",
         least=_MIB,
     )
     envelope_rows_max: int = setting(

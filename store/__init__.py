@@ -1,0 +1,1 @@
+"""The store tier: global tables, loader, views and the SQL endpoint."""

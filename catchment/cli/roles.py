@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from catchment.cli.embedded_log import open_log
 from catchment.cli.role_process import Role, RoleContext
 from catchment.config import Config, Profile
+from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
 from catchment.units import Address
 
@@ -16,7 +17,7 @@ async def run_collector(config: Config, context: RoleContext) -> None:
     from collectors.collector import run
 
     settings = config.for_collector()
-    log = open_log(settings.log_dir, settings.log, settings.limits)
+    log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
     try:
         await run(settings, log, context)
     finally:
@@ -28,7 +29,7 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
     from aggregators.aggregator import Aggregator, AggregatorConfig
 
     settings = config.for_aggregator()
-    log = open_log(settings.log_dir, settings.log, settings.limits)
+    log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
     aggregator = Aggregator(
         log,
         AggregatorConfig(

@@ -13,6 +13,7 @@ from catchment.columns import GLOBAL_LANES, global_topic
 from catchment.config import Config, StoreConfig
 from catchment.errors import Invalid
 from catchment.log.port import Log
+from catchment.log.traced import traced
 from catchment.status_http import Action
 from catchment.telemetry import OwnMetric
 from store.clusters import reinstate, retire
@@ -34,7 +35,7 @@ async def run_store(config: Config, context: RoleContext) -> None:
         try:
             retention = dataclasses.asdict(settings.retention)
             await asyncio.to_thread(migrate, engine, ledger, now_ns=time.time_ns(), retention_seconds=retention)
-            log = open_log(settings.log_dir, settings.log, settings.limits)
+            log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
             try:
                 await _serve(settings, context, engine, ledger, log)
             finally:

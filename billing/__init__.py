@@ -1,0 +1,1 @@
+"""The billing tier: comes with its issue."""

@@ -1,0 +1,1 @@
+"""The dashboards tier: comes with its issue."""
