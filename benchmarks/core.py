@@ -1,6 +1,6 @@
 """The edge's core: decode + identity + aggregation of OTLP bodies, per CPU-second of one thread.
 
-    python -m benchmarks.core [--profile]
+    python -m benchmarks.core
 
 All streams are known (steady state); the bodies are those of `benchmarks.load`, 10,000 points each. The drain at the
 end, which makes the rows of a flush, is part of what is measured. What comes out is compared with what the load knows.
@@ -13,6 +13,7 @@ import cProfile
 import os
 import pstats
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
@@ -89,8 +90,8 @@ def measure_core() -> tuple[float, float]:
     return sorted(rates)[len(rates) // 2], first
 
 
-def profile() -> str:
-    """Where the CPU-seconds go: the functions with the largest share of their own time."""
+def profile() -> list[tuple[str, str]]:
+    """Where the CPU-seconds go: (function, share of its own time), the largest first."""
     core = Core(Load())
     core.feed(1, core.load.bodies(1))
     core.drain(1)
@@ -101,23 +102,19 @@ def profile() -> str:
         core.feed(*batch)
     core.drain(batches[-1][0])
     profiler.disable()
-    stats = pstats.Stats(profiler)
-    own: dict[tuple[str, int, str], tuple[int, int, float, float, object]] = stats.stats  # type: ignore[attr-defined]
+    own: dict[tuple[str, int, str], Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     total = sum(entry[2] for entry in own.values())
-    lines = ["| share | calls | function |", "| --- | --- | --- |"]
+    rows = []
     for (file, _, name), (_, calls, seconds, _, _) in sorted(own.items(), key=lambda item: -item[1][2])[:20]:
         place = "/".join(Path(file).parts[-2:]) + ": " if "/" in file else ""
-        lines.append(f"| {seconds / total:.1%} | {calls} | {place}{name.replace('|', '')} |")
-    return "\n".join(lines)
+        rows.append((f"{place}{name}".replace("|", ""), f"{seconds / total:.1%} in {calls} calls"))
+    return rows
 
 
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, and measure nothing")
-    if parser.parse_args().profile:
-        print(profile())
-        return
+    parser.parse_args()
     steady, first = measure_core()
     loop = points_per_cpu_second(Load())
     record(
@@ -130,6 +127,7 @@ def main() -> None:
             ("resident memory of the benchmark, bodies included", f"{resident_mebibytes():.0f} MiB"),
         ],
     )
+    record("Edge core: where the CPU-seconds go", profile())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from aggregators.rollup import roll_up
+from benchmarks.harness import record
 from catchment.columns import LANES
 from catchment.envelope import decode, encode, seal
 from catchment.identity import canonical_attributes, series_id
@@ -119,18 +120,22 @@ def measure(keys: int, flushes: int, envelope_rows: int, repeats: int) -> tuple[
 
 
 def main() -> None:
-    """Print the figures."""
+    """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", action="store_true", help="where the CPU-seconds go, by function")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     pa.set_cpu_count(1)
+    rows = []
     for flushes, envelope_rows in ((1, 10_000), (4, 10_000), (4, 1_000), (12, 10_000)):
         rate, bytes_in, bytes_out = measure(100_000, flushes, envelope_rows, arguments.repeats)
-        print(
-            f"flushes per window {flushes:2d}, rows per envelope {envelope_rows:6d}: "
-            f"{rate / 1e6:.2f} M rows per CPU-second, {bytes_in / 1e6:.1f} MB in, {bytes_out / 1e6:.1f} MB out"
+        rows.append(
+            (
+                f"{flushes} flushes a window, {envelope_rows:,} rows an envelope",
+                f"{rate / 1e6:.2f} M rows per CPU-second ({bytes_in / 1e6:.1f} MB in, {bytes_out / 1e6:.1f} MB out)",
+            )
         )
+    record("Roll-up: decode + cluster rows + region rows + encode, all kinds mixed", rows)
     if arguments.profile:
         envelopes = make_envelopes(100_000, 4, 10_000)
         profile = cProfile.Profile()
