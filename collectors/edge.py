@@ -8,7 +8,7 @@ Rules:
 1. `apply` is called in the order of the inbox. What is applied is exactly what a later replay of the inbox would apply.
 2. `drain` hands out everything applied since the last one. If its flush fails, `put_back` takes it back whole; rows are
    partials, so nothing has to be undone in the state of lives.
-3. Lives are evicted at a drain only, and only while nothing is staged: staged points name them by row.
+3. Lives are evicted after a drain only. Those that staged points name by row stay, and the points follow their rows.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Edge:
         self.lives = lives
         self.seen = seen
         self.tally = Tally(catalog, lives)
-        self.staged_outstanding = 0
+        self._outstanding: list[Staged] = []
         self._identifier = Identifier(limits, policy, catalog, lives)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
@@ -107,8 +107,7 @@ class Edge:
         except Invalid:
             outcomes, good = _each_alone(payloads)
             if not good:
-                self.staged_outstanding += 1
-                return outcomes, Staged()
+                return outcomes, self.hand_out(Staged())
             decoded = wire.decode([payloads[i] for i in good])
         places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
         received_ns = np.array([requests[i].received_ns for i in good], np.int64)
@@ -116,12 +115,19 @@ class Edge:
         for i, refused in zip(good, staged.refused, strict=True):
             if refused:
                 outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING))
-        self.staged_outstanding += 1
-        return outcomes, staged
+        return outcomes, self.hand_out(staged)
+
+    def hand_out(self, staged: Staged) -> Staged:
+        """Note that staged points are on their way to `apply` or `discard`."""
+        self._outstanding.append(staged)
+        return staged
+
+    def _take_back(self, staged: Staged) -> None:
+        self._outstanding = [other for other in self._outstanding if other is not staged]
 
     def apply(self, staged: Staged, requests: Sequence[Received]) -> None:
         """Take staged points of durable requests into account."""
-        self.staged_outstanding -= 1
+        self._take_back(staged)
         for (place, reason, unit), count in staged.tally.items():
             self.tally.add(place, reason, unit, count)
         staged.tally.clear()
@@ -132,10 +138,14 @@ class Edge:
         if self._pending.points >= self.limits.points_per_chunk_max:
             self._aggregate(sweep_now_ns=None)
 
+    @property
+    def staged_outstanding(self) -> int:
+        """How many batches of staged points are on their way to `apply` or `discard`."""
+        return len(self._outstanding)
+
     def discard(self, staged: Staged) -> None:
         """Forget staged points: their requests were not made durable and were refused."""
-        del staged
-        self.staged_outstanding -= 1
+        self._take_back(staged)
 
     def drain(self, now_ns: int) -> Drained:
         """Hand out all that was applied.
@@ -166,7 +176,7 @@ class Edge:
             How many were dropped.
         """
         size = len(self.lives)
-        if self.staged_outstanding or self._pending.points or self._rows or not size:
+        if self._pending.points or self._rows or not size:
             return 0
         state = self.lives.columns
         keep = ~state.dead[:size] & (
@@ -176,11 +186,17 @@ class Edge:
             # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused.
             oldest = np.argpartition(state.time_ns[:size], size // 10)[: size // 10]
             keep[oldest] = False
+        for staged in self._outstanding:
+            for lives in staged.lives():
+                keep[lives] = True
         dropped = int(size - keep.sum())
         # Renumbering costs; a few rows more do not.
         if dropped <= size // 100:
             return 0
-        self._identifier.forget_evicted(self.lives.evict(keep))
+        moved = self.lives.evict(keep)
+        self._identifier.forget_evicted(moved)
+        for staged in self._outstanding:
+            staged.follow(moved)
         state, size = self.lives.columns, len(self.lives)
         used = np.zeros(len(self.catalog.series), np.bool_)
         used[state.series[:size]] = True

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from collectors.edge import Edge
 from collectors.inbox import Inbox
 from collectors.records import Outcome, Received
 from collectors.staged import Staged
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -217,7 +220,15 @@ class EdgeIntake:
                 good.append(one)
             except Invalid as error:
                 refused.append((one, error))
-        outcomes, staged = self._pipeline.edge.stage([one.received for one in good], payloads)
+        try:
+            outcomes, staged = self._pipeline.edge.stage([one.received for one in good], payloads)
+        except Exception:
+            if len(waiting) > 1:
+                # A fault of ours that one request brings out must not hurt the others: each goes alone.
+                return self._stage_each(waiting)
+            log.exception("a request cannot be staged")
+            self._refuse(waiting[0], CatchmentError("this request cannot be processed"))
+            return _Batch([], [], Staged())
         written, answers = [], []
         for one, outcome in zip(good, outcomes, strict=True):
             if isinstance(outcome, Invalid):
@@ -230,6 +241,19 @@ class EdgeIntake:
         if not written:
             self._pipeline.edge.discard(staged)
         return _Batch(written, answers, staged)
+
+    def _stage_each(self, waiting: list[_Waiting]) -> _Batch:
+        """Stage requests one at a time, and join what is good."""
+        joined = _Batch([], [], Staged())
+        for one in waiting:
+            batch = self._stage([one])
+            self._pipeline.edge.discard(batch.staged)
+            joined.waiting += batch.waiting
+            joined.outcomes += batch.outcomes
+            joined.staged.take_in(batch.staged)
+        if joined.waiting:
+            self._pipeline.edge.hand_out(joined.staged)
+        return joined
 
     def _refuse(self, one: _Waiting, error: CatchmentError) -> None:
         one.answer.get_loop().call_soon_threadsafe(_answer, one.answer, error)

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from catchment.config import Policies
 
-# Names of attributes are few; beyond this a hostile sender only costs itself the matching.
-_NAMES_REMEMBERED = 65_536
+# Names of attributes are few, and may be 4 KiB long each; beyond this a hostile sender only costs the matching.
+_NAMES_REMEMBERED = 4096
 
 
 class Policy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,22 @@ class Staged:
     tally: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     points: int = 0
     refused: list[Counter[Reason]] = field(default_factory=list)
+
+    def lives(self) -> Iterator[Int32s]:
+        """The lives that the points name by row."""
+        for numbers in self.numbers.values():
+            yield from (part.life for part in numbers)
+        for histograms in self.histograms.values():
+            yield from (part.life for part in histograms)
+        yield from (life for life, _, _ in self.exemplars)
+
+    def follow(self, moved: Int32s) -> None:
+        """Name the lives by their new rows; see `Lives.evict`."""
+        for kind, numbers in self.numbers.items():
+            self.numbers[kind] = [replace(part, life=moved[part.life]) for part in numbers]
+        for kind, histograms in self.histograms.items():
+            self.histograms[kind] = [replace(part, life=moved[part.life]) for part in histograms]
+        self.exemplars = [(moved[life], instant_ns, exemplar) for life, instant_ns, exemplar in self.exemplars]
 
     def take_in(self, other: Staged) -> None:
         """Add another's points; `refused` stays."""

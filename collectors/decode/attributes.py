@@ -19,6 +19,8 @@ from collectors.reasons import Reason
 
 Attributes = dict[str, object]
 
+_REMEMBERED_BYTES_MAX = 128
+
 
 class Unreadable(Exception):
     """Attributes that cannot be used; ``reason`` says why."""
@@ -87,7 +89,9 @@ class AttributeReader:
         result = (self._bounded(pair.key), self._value(pair.value, 0))
         if len(self._known) >= self._limits.names_cached_max:
             self._known.clear()
-        self._known[raw] = result
+        # Long values are rarely shared, and would make the memory of what is remembered a sender's choice.
+        if len(raw) <= _REMEMBERED_BYTES_MAX:
+            self._known[raw] = result
         return result
 
     def _value(self, value: AnyValue, depth: int) -> object:
