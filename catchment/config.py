@@ -71,7 +71,9 @@ class Listen:
     otlp_grpc: Address = setting(Address("127.0.0.1", 4317), "OTLP over gRPC", unit="address")
     otlp_http: Address = setting(Address("127.0.0.1", 4318), "OTLP over HTTP, /v1/metrics", unit="address")
     sql: Address = setting(Address("127.0.0.1", 8123), "ClickHouse HTTP interface, read-only", unit="address")
-    ui: Address = setting(Address("127.0.0.1", 8080), "the built-in page", unit="address")
+    ui: Address = setting(
+        Address("127.0.0.1", 8080), "reserved for the built-in page; nothing listens there yet", unit="address"
+    )
     status: Address = setting(
         Address("127.0.0.1", 13133), "/livez /readyz /healthz /metrics and POST /-/reload", unit="address"
     )

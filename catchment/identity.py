@@ -64,5 +64,5 @@ def mix(left: UInt64s, right: UInt64s) -> UInt64s:
 
 
 def point_hashes(stream_ids: UInt64s, start_ns: npt.NDArray[np.int64], time_ns: npt.NDArray[np.int64]) -> UInt64s:
-    """The hash of each data point by (stream, start, time): what makes a repeat a repeat, and begins a digest's summand."""
+    """The hash of each data point by (stream, start, time): what makes a repeat a repeat, and a digest's first part."""
     return mix(mix(stream_ids, start_ns.view(np.uint64)), time_ns.view(np.uint64))

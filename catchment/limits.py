@@ -162,28 +162,28 @@ class Limits:
     )
     series_per_tenant_max: int = setting(
         200_000,
-        "series of one tenant in one flush",
+        "series of one tenant that the collector knows",
         unit="series",
         consequence="points fold into the series otel.metric.overflow=true; counted as overflow_tenant",
         least=1,
     )
     series_per_metric_max: int = setting(
         50_000,
-        "series of one metric of one tenant in one flush",
+        "series of one metric of one tenant that the collector knows",
         unit="series",
         consequence="points fold into the series otel.metric.overflow=true; counted as overflow_metric",
         least=1,
     )
     lateness_seconds: int = setting(
         3600,
-        "how late a delta point may be and still be checked against the repeats that are remembered",
+        "how late a delta or gauge point may be and still be checked against the repeats that are remembered",
         unit="seconds",
         consequence="older ones are accepted and counted as unverified",
         least=0,
     )
     seen_points_max: int = setting(
         4_000_000,
-        "delta points remembered to recognise repeats; 16 bytes each",
+        "delta and gauge points remembered to recognise repeats; 8 bytes each",
         unit="points",
         consequence="the oldest are forgotten early; their repeats are counted as unverified",
         least=1,
