@@ -178,7 +178,7 @@ class Lane:
         return tuple(column.name for column in self.columns if column.merge is Merge.KEY)
 
 
-# What crosses a tier. Collectors write `metrics_cluster`, `totals`, `drops`, `health`; aggregators add the region's rows.
+# What crosses a tier: collectors write `metrics_cluster`, `totals`, `drops`, `health`; aggregators add region rows.
 # A lane's name is also its global table's.
 LANES = MappingProxyType(
     {
