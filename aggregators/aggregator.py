@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from aggregators.dead_letters import bury, dropped
 from aggregators.rollup import ROWS_MAX, encode_bounded, roll_up
 from catchment.columns import EDGE_LANES, GLOBAL_LANES, dead_letter_topic, global_topic, regional_topic
+from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE, Envelope, decode
 from catchment.errors import Bug, Fenced, Invalid, Retry, TooNew
 from catchment.log.port import Log, Message, OutMessage, Source, Writer
@@ -202,6 +203,7 @@ class Aggregator:
                         partition=status.partition,
                     )
                 if messages:
+                    crash_point("rollup.polled")
                     batch = await asyncio.to_thread(self._roll_up, status.lane, messages, time.time_ns())
                     await self._publish(writer, status, batch)
                     if batch.held is not None:
@@ -287,7 +289,9 @@ class Aggregator:
     async def _publish(self, writer: Writer, status: PartitionStatus, batch: _Batch) -> None:
         if batch.position == status.position and not batch.messages:
             return
+        crash_point("rollup.merged")
         await writer.publish(batch.messages, batch.position)
+        crash_point("rollup.published")
         status.messages_in += batch.position - status.position
         status.position = batch.position
         status.messages_out += len(batch.messages)

@@ -6,7 +6,7 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -209,25 +209,40 @@ class Flusher:
         return Flushed(_row_counts(lanes), points, dict(drops))
 
     def _sealed(self, lanes: list[LaneRows]) -> tuple[list[tuple[str, str, bytes]], int]:
-        """Envelopes as (lane, key, bytes), split at the row limit, and the last sequence used."""
+        """Envelopes as (lane, key, bytes), split at the limits of rows and bytes, and the last sequence used."""
         sequence = self.meta.sequence
         sealed = []
-        rows_max = self._edge.limits.envelope_rows_max
-        for lane in lanes:
-            for start in range(0, lane.table.num_rows, rows_max):
-                sequence += 1
-                envelope = seal(
-                    lane.lane,
-                    lane.table.slice(start, rows_max),
-                    tenant=lane.tenant,
-                    region=self._region,
-                    producer=self.meta.inbox_id,
-                    sequence=sequence,
-                    policy_version=self._edge.policy.version,
-                    # The digest is of all the rows together: it goes with the first part, so that parts add up to it.
-                    digest=lane.digest if start == 0 else 0,
-                )
-                sealed.append((lane.lane, f"{lane.tenant}/{self._name}", encode(envelope)))
+        limits = self._edge.limits
+        # The digest is of all the rows together: it goes with the first part, so that parts add up to it.
+        parts = deque(
+            replace(
+                lane,
+                table=lane.table.slice(start, limits.envelope_rows_max),
+                digest=lane.digest if start == 0 else 0,
+            )
+            for lane in lanes
+            for start in range(0, lane.table.num_rows, limits.envelope_rows_max)
+        )
+        while parts:
+            part = parts.popleft()
+            envelope = seal(
+                part.lane,
+                part.table,
+                tenant=part.tenant,
+                region=self._region,
+                producer=self.meta.inbox_id,
+                sequence=sequence + 1,
+                policy_version=self._edge.policy.version,
+                digest=part.digest,
+            )
+            data = encode(envelope)
+            if len(data) > limits.message_bytes_max and part.table.num_rows > 1:
+                half = part.table.num_rows // 2
+                parts.appendleft(replace(part, table=part.table.slice(half), digest=0))
+                parts.appendleft(replace(part, table=part.table.slice(0, half)))
+                continue
+            sequence += 1
+            sealed.append((part.lane, f"{part.tenant}/{self._name}", data))
         return sealed, sequence
 
 

@@ -255,11 +255,13 @@ class Lives:
         ids = self._columns.stream_id[: self._size]
         self._heads = HashIndex(max(1024, self._size))
         # Lives of one stream side by side: each points to the one before it, the last is the head.
-        order = np.argsort(ids, kind="stable")
-        same = np.concatenate(([False], ids[order][1:] == ids[order][:-1])) if self._size else np.zeros(0, bool)
+        # Dead ones may still be named by staged points, but are not found any more.
+        alive = np.flatnonzero(~self._columns.dead[: self._size])
+        order = alive[np.argsort(ids[alive], kind="stable")]
+        same = np.concatenate(([False], ids[order][1:] == ids[order][:-1])) if len(order) else np.zeros(0, bool)
         previous = np.where(same, np.concatenate((order[:1], order[:-1])), ABSENT)
         self._columns.next_life[order] = previous
-        heads = order[np.concatenate((~same[1:], [True]))] if self._size else order
+        heads = order[np.concatenate((~same[1:], [True]))] if len(order) else order
         self._heads.insert(ids[heads], heads.astype(np.int32))
 
     def _raise_known_since(self, evicted: npt.NDArray[np.intp]) -> None:

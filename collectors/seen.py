@@ -1,8 +1,9 @@
 """The points remembered to recognise repeats, where neither value nor protocol tells: delta sums and gauges.
 
 Rules:
-1. A point is remembered by its 64-bit hash of (stream, start, time), in segments, one a flush and, once it is closed,
-   at most ``points_max`` in all; the open one holds no more than that either. Only points older than their stream's latest are ever looked up.
+1. A point is remembered by its 64-bit hash of (stream, start, time), in segments, one a flush, and at most
+   ``points_max`` in all; the open segment too holds no more. Only points older than their stream's latest are ever
+   looked up.
 2. ``horizon_ns`` is the largest time that was forgotten: what is older cannot be told from a repeat any more.
 3. A segment is forgotten when its latest point is older than the lateness, or when there are too many points.
 """

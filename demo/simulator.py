@@ -28,7 +28,9 @@ from demo.fleet import Cloud, sites
 from demo.station import Report, Station
 
 _PATH: Final = "/v1/metrics"
-_TICK_SECONDS: Final = 0.02
+_TICK_SECONDS: Final = (
+    0.2  # stations report in small crowds, which share a commit in the collector, as in a large fleet
+)
 _RETRY_SECONDS_MIN: Final = 0.2
 _RETRY_SECONDS_MAX: Final = 2.0
 
@@ -93,7 +95,7 @@ class Simulator:
         incident: Incident | None = None,
         requests_per_second: float = 0.7,
         period_seconds: float = 12.0,
-        connections_per_cloud: int = 4,
+        connections_per_cloud: int = 12,
         request_timeout_seconds: float = 10.0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:

@@ -11,9 +11,10 @@ Rules:
 4. A quarantined message is done, by name: its coordinates, reason and file stay listed.
 5. Migrations hold the lock file alone (`exclusive`), loaders share it (`shared`). The kernel lets go of a dead one's.
 
-What it rests on: `synchronous=FULL`, and that the engine's record of a token is there whenever the rows are. After a
-SIGKILL it is; the engine does not fsync that record, so after a *power loss* between the part's fsync and the record's
-write-back, a replayed intent could add its rows twice: one message at most per partition.
+What it rests on: `synchronous=FULL`, and that the engine's record of a token is there exactly when the rows are. After
+a SIGKILL it is, since `store.engine.token_records` revokes records that are ahead of their rows. The engine does not
+fsync a record, so after a *power loss* between the part's fsync and the record's write-back, a replayed intent could
+add its rows twice: one message at most per partition.
 
 Layout: ``meta``, ``partitions`` (next offset and sums), ``intents``, ``tables`` (blocks), ``quarantine``. Who writes:
 the loader. Who deletes: nobody; it has a row per partition and one per quarantined message.

@@ -61,7 +61,7 @@ def _times(point: Any, time: float, start: float | None, attributes: Attributes 
 
 def number(
     time: float,
-    value: float | None,
+    value: int | float | None,
     *,
     start: float | None = None,
     attributes: Attributes | None = None,
@@ -209,4 +209,5 @@ def request(*metrics: pb.Metric, resource: Attributes | None = None, scope: str 
 
 def body(*metrics: pb.Metric, resource: Attributes | None = None, scope: str = "") -> bytes:
     """`request`, serialised."""
-    return request(*metrics, resource=resource, scope=scope).SerializeToString()
+    serialised: bytes = request(*metrics, resource=resource, scope=scope).SerializeToString()
+    return serialised

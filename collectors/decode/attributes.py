@@ -87,10 +87,10 @@ class AttributeReader:
         except DecodeError as error:
             raise Unreadable(Reason.ATTRIBUTES_MALFORMED) from error
         result = (self._bounded(pair.key), self._value(pair.value, 0))
-        if len(self._known) >= self._limits.names_cached_max:
-            self._known.clear()
         # Long values are rarely shared, and would make the memory of what is remembered a sender's choice.
         if len(raw) <= _REMEMBERED_BYTES_MAX:
+            if len(self._known) >= self._limits.names_cached_max:
+                self._known.clear()
             self._known[raw] = result
         return result
 

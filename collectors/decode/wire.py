@@ -332,10 +332,11 @@ def _exemplars(lists: pa.ListArray) -> Exemplars | None:
         return None
     point, rows = _children(lists)
     as_int, is_int = _optional(rows.field("as_int"), np.int64)
-    as_double, _ = _optional(rows.field("as_double"), np.float64)
+    as_double, is_double = _optional(rows.field("as_double"), np.float64)
     return Exemplars(
         point=point.astype(np.int64),
-        value=np.where(is_int, as_int.astype(np.float64), as_double),
+        # One without a value is none: NaN is left out later.
+        value=np.where(is_int, as_int.astype(np.float64), _or_nan(as_double, is_double)),
         time_ns=_times(rows.field("time_unix_nano")),
         trace_ids=rows.field("trace_id"),
         span_ids=rows.field("span_id"),

@@ -10,13 +10,18 @@ Rules:
 3. A call is one statement. chDB would run ``SELECT 1; DROP TABLE t`` as two.
 4. Inserts are one block: no squashing, splitting, threads or asynchronous queue between message and token.
 5. ``<folder>/engine`` is the engine's: nothing else may be put there. One process has one engine at a time.
+6. Tokens of inserts that a killed process never finished are forgotten before the engine starts (`token_records`).
+7. A crash of the engine ends the process at once. Left to chDB, its handlers would wait for minutes for a thread that
+   writes a report and that a library does not have: dead to everybody, with the folder's lock and the port still held.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +33,7 @@ import pyarrow as pa
 from catchment.errors import Bug, Retry
 from store.engine.port import NOTHING, SYNTAX_ERROR, EngineError, Result
 from store.engine.statement import is_single
+from store.engine.token_records import revoke_orphans
 
 # Retries of an insert need identical settings, and a token names one block (facts: exactly once with views).
 INSERT_SETTINGS: Mapping[str, str] = {
@@ -51,6 +57,7 @@ _PYTHON_FORMATS = frozenset({"dataframe", "datastore", "arrowtable"})
 _UNKNOWN_FORMAT = 73
 _UNKNOWN_SETTING = 115
 _STD_EXCEPTION = 1001
+_FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP)
 
 
 class ChdbEngine:
@@ -69,12 +76,14 @@ class ChdbEngine:
         self._path = str(folder / "engine")
         self._guard = threading.Lock()
         self._lock_file = _own(folder)
+        revoke_orphans(folder / "engine")
         self._idle: chdb.state.sqlitelike.Connection | None = None
         try:
             self._idle = chdb.state.connect(self._path)
         except RuntimeError as error:
             os.close(self._lock_file)
             raise _engine_error(error, folder=str(folder)) from error
+        _die_of_faults()
 
     def execute(self, sql: str, *, settings: Mapping[str, str] = NOTHING) -> None:
         """Run one statement that answers nothing."""
@@ -163,6 +172,14 @@ def _own(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def _die_of_faults() -> None:
+    """Give the signals of a crash their default action back (rule 7)."""
+    library = ctypes.CDLL(None)
+    for number in _FAULTS:
+        # Not `signal.signal`, which works in the main thread only.
+        library.signal(number, ctypes.c_void_p(signal.SIG_DFL))
 
 
 def _identifier(name: str) -> str:

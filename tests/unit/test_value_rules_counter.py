@@ -7,7 +7,7 @@ import random
 import pytest
 
 from catchment.limits import Limits
-from tests.edge_harness import EdgeHarness, by_window, rows_of, total
+from tests.edge_harness import EdgeHarness, by_window, received, rows_of, total
 from tests.otlp import DELTA, body, counter, gauge, ns, number
 
 MAX = 2**63 - 1
@@ -248,6 +248,24 @@ def test_first_point_after_eviction_is_a_baseline() -> None:
     assert total(rows, "as old", "sum_int") == 0
     assert total(rows, "younger", "sum_int") == 4
     assert edge.points_tallied("baseline") == 2
+
+
+def test_eviction_leaves_points_on_their_way() -> None:
+    """Points staged before an eviction and applied after it count for their own streams, old and new ones."""
+    edge = EdgeHarness(Limits(stream_idle_seconds=100))
+    for i in range(10):
+        edge.send(_sum((10, 5), start=1, name=f"idle {i}"), at=10)
+    edge.send(_sum((10, 5), start=1, name="old"), at=10)
+    edge.flush(11)
+    late = [_sum((300, 9), start=1, name="old"), _sum((300, 3), start=200, name="new")]
+    requests = [received(one, 300) for one in late]
+    _, staged = edge.edge.stage(requests, late)
+    assert edge.edge.evict_idle(ns(300)) == 10
+    edge.edge.apply(staged, requests)
+    edge.send(_sum((310, 10), start=1, name="old"), _sum((310, 4), start=200, name="new"), at=310)
+    rows = edge.flush(311)
+    assert (total(rows, "old", "sum_int"), total(rows, "new", "sum_int")) == (5, 4)
+    assert edge.tally == {}
 
 
 def test_eviction_of_a_stream_without_start_leaves_known_since() -> None:

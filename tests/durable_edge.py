@@ -1,0 +1,106 @@
+"""An edge with its state file and an inbox in memory: restarts, crashes and failing flushes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+
+from catchment.algebra.merge import merge
+from catchment.columns import LANES
+from catchment.envelope import decode
+from catchment.limits import Limits
+from collectors import life_table
+from collectors.catalog import Catalog, Series
+from collectors.edge import Drained, Edge
+from collectors.flush import Flusher
+from collectors.lives import Lives
+from collectors.policy import Policy
+from collectors.records import Outcome
+from collectors.seen import SeenPoints
+from collectors.state import OutboxRow, StateFile
+from tests.edge_harness import Row, received, rows_of
+from tests.otlp import ns
+
+INBOX_ID = "inbox-of-the-test"
+BORN_SECONDS = -3600.0
+
+
+class DurableEdge:
+    """One collector's folder. The inbox is a list: what is in it was acknowledged and survives any crash."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._path = folder / "state.db"
+        self._limits = limits
+        self.inbox: list[tuple[bytes, float, str, str]] = []
+        self.applied = 0
+        self.open()
+
+    def open(self) -> None:
+        """Open the folder, as a start of the process does, and replay what no flush has consumed."""
+        self.state = StateFile(self._path)
+        meta = self.state.meta(inbox_id=INBOX_ID, now_ns=ns(BORN_SECONDS))
+        catalog, lives = Catalog(self._limits), Lives(meta.known_since_ns)
+        for row in self.state.series():
+            series = Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id)
+            catalog.restore(row.tenant, row.cluster, series)
+        life_table.restore(lives, self.state.lives())
+        seen = SeenPoints(self._limits.seen_points_max, meta.seen_horizon_ns)
+        for segment in self.state.seen():
+            seen.restore(segment)
+        self.edge = Edge(self._limits, Policy(), window_seconds=60, catalog=catalog, lives=lives, seen=seen)
+        self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
+        self.applied = meta.consumed
+        while self.applied < len(self.inbox):
+            self._apply_next()
+
+    def crash(self) -> None:
+        """Lose all that is in memory and start again."""
+        self.state.close()
+        self.open()
+
+    def send(self, body: bytes, at: float, tenant: str = "acme", cluster: str = "tokyo-1") -> None:
+        """Acknowledge and apply one request."""
+        self.inbox.append((body, at, tenant, cluster))
+        self._apply_next()
+
+    def flush(self, at: float) -> None:
+        """Flush at the present position; raises what the flush raises."""
+        self.flusher.flush(self.applied, ns(at))
+
+    def _apply_next(self) -> None:
+        body, at, tenant, cluster = self.inbox[self.applied]
+        request = received(body, at, tenant, cluster)
+        outcomes, staged = self.edge.stage([request], [body])
+        self.edge.apply(staged, [request] if isinstance(outcomes[0], Outcome) else [])
+        self.applied += 1
+
+    def outbox(self) -> list[OutboxRow]:
+        """All envelopes that wait."""
+        return self.state.outbox(0, messages_max=10**9, bytes_max=10**12)
+
+
+def outbox_rows(rows: list[OutboxRow], lane: str = "metrics_cluster") -> dict[str, pa.Table]:
+    """The rows of a lane in some envelopes, merged, by tenant."""
+    tables: dict[str, list[pa.Table]] = {}
+    for row in rows:
+        if row.lane == lane:
+            envelope = decode(row.value)
+            tables.setdefault(envelope.header.tenant, []).append(envelope.rows)
+    return {tenant: merge(pa.concat_tables(each), LANES[lane].columns) for tenant, each in tables.items()}
+
+
+def metric_rows(rows: list[OutboxRow]) -> list[Row]:
+    """The metric rows in some envelopes as dicts, one a series and window."""
+    return rows_of(Drained(outbox_rows(rows), {}, Counter(), {}, {}))
+
+
+def totals_of(rows: list[OutboxRow]) -> dict[tuple[str, str, int], tuple[int, int]]:
+    """Points and digest by tenant, cluster and window, from the lane of control totals."""
+    return {
+        (tenant, row["cluster"], row["window_start_ns"]): (row["points"], row["digest"])
+        for tenant, table in outbox_rows(rows, "totals").items()
+        for row in table.to_pylist()
+        if row["points"]
+    }
