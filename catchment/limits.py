@@ -115,12 +115,12 @@ class Limits:
         least=2,
     )
     histogram_count_max: int = setting(
-        2**62,
-        "observations of one histogram point; keeps sums of counts within UInt64",
+        2**48,
+        "observations of one histogram point; keeps sums of 65,536 such counts within UInt64",
         unit="observations",
         consequence="point rejected; counted as count_too_large",
         least=1,
-        most=2**62,
+        most=2**48,
     )
     future_seconds_max: int = setting(
         600,
@@ -203,7 +203,7 @@ class Limits:
         least=1,
     )
     names_cached_max: int = setting(
-        1_000_000,
+        200_000,
         "raw attribute slices whose canonical form is remembered",
         unit="entries",
         consequence="the cache is emptied and fills again",

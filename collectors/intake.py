@@ -37,6 +37,8 @@ T = TypeVar("T")
 # Enough for one decode to be worth its overhead, little enough for an answer to come soon.
 _BATCH_BYTES = 4 << 20
 _BATCH_REQUESTS = 512
+# A replay unpacks all of a batch at once.
+_REPLAYED_REQUESTS = 16
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class Pipeline:
         for position, received in self.inbox.replay(self.applied):
             batch.append((position, received))
             size += len(received.body)
-            if size >= _BATCH_BYTES or len(batch) >= _BATCH_REQUESTS:
+            if size >= _BATCH_BYTES or len(batch) >= _REPLAYED_REQUESTS:
                 count += self._replay_batch(batch)
                 batch, size = [], 0
         return count + self._replay_batch(batch)
@@ -195,7 +197,8 @@ class EdgeIntake:
                 self._arrived.clear()
                 continue
             waiting = self._take()
-            batch = await self._pipeline.run(lambda waiting=waiting: self._stage(waiting))  # type: ignore[misc]
+            batch, later = await self._pipeline.run(lambda waiting=waiting: self._unpack(waiting))  # type: ignore[misc]
+            self._queue.extendleft(reversed(later))
             if batch.waiting:
                 await self._staged.put(batch)
 
@@ -210,43 +213,55 @@ class EdgeIntake:
             size += len(waiting.received.body)
         return taken
 
-    def _stage(self, waiting: list[_Waiting]) -> _Batch:
-        """Decode a batch and answer those that are bad; on the edge's thread."""
-        refused: list[tuple[_Waiting, CatchmentError]] = []
-        good, payloads = [], []
-        for one in waiting:
+    def _unpack(self, waiting: list[_Waiting]) -> tuple[_Batch, list[_Waiting]]:
+        """Unpack and stage a batch; on the edge's thread.
+
+        Returns:
+            The batch, and those left for the next one: small bodies may unpack to much.
+        """
+        good: list[_Waiting] = []
+        payloads: list[bytes] = []
+        size = 0
+        for i, one in enumerate(waiting):
+            if size > self._limits.request_bytes_uncompressed_max:
+                return self._stage(good, payloads), waiting[i:]
             try:
                 payloads.append(to_protobuf(one.received, self._limits.request_bytes_uncompressed_max))
                 good.append(one)
+                size += len(payloads[-1])
             except Invalid as error:
-                refused.append((one, error))
+                self._refuse(one, error)
+        return self._stage(good, payloads), []
+
+    def _stage(self, good: list[_Waiting], payloads: list[bytes]) -> _Batch:
+        """Decode a batch and refuse what is bad."""
+        if not good:
+            return _Batch([], [], Staged())
         try:
             outcomes, staged = self._pipeline.edge.stage([one.received for one in good], payloads)
         except Exception:
-            if len(waiting) > 1:
+            if len(good) > 1:
                 # A fault of ours that one request brings out must not hurt the others: each goes alone.
-                return self._stage_each(waiting)
+                return self._stage_each(good, payloads)
             log.exception("a request cannot be staged")
-            self._refuse(waiting[0], CatchmentError("this request cannot be processed"))
+            self._refuse(good[0], CatchmentError("this request cannot be processed"))
             return _Batch([], [], Staged())
         written, answers = [], []
         for one, outcome in zip(good, outcomes, strict=True):
             if isinstance(outcome, Invalid):
-                refused.append((one, outcome))
+                self._refuse(one, outcome)
             else:
                 written.append(one)
                 answers.append(outcome)
-        for one, why in refused:
-            self._refuse(one, why)
         if not written:
             self._pipeline.edge.discard(staged)
         return _Batch(written, answers, staged)
 
-    def _stage_each(self, waiting: list[_Waiting]) -> _Batch:
+    def _stage_each(self, waiting: list[_Waiting], payloads: list[bytes]) -> _Batch:
         """Stage requests one at a time, and join what is good."""
         joined = _Batch([], [], Staged())
-        for one in waiting:
-            batch = self._stage([one])
+        for one, payload in zip(waiting, payloads, strict=True):
+            batch = self._stage([one], [payload])
             self._pipeline.edge.discard(batch.staged)
             joined.waiting += batch.waiting
             joined.outcomes += batch.outcomes

@@ -7,6 +7,7 @@ stays raw bytes here. Pure: bytes in, columns out, or `Invalid`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -29,6 +30,8 @@ Bools = npt.NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ZERO = bytes(8)
+# Another one in every process, so that nobody can prepare attributes whose hashes collide.
+_SEED = secrets.randbits(63)
 _HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(
     trimmed.DESCRIPTOR.message_types_by_name["MetricsData"]
 )
@@ -73,7 +76,7 @@ class RawBytes:
     def hashes_of(parts: list[RawBytes]) -> UInt64s:
         """An in-memory hash of each string of several columns, for look-ups within this process (not `identity`'s)."""
         joined = pa.concat_arrays([part.array for part in parts])
-        hashed: UInt64s = pl.Series(pl.from_arrow(joined)).hash().to_numpy()
+        hashed: UInt64s = pl.Series(pl.from_arrow(joined)).hash(_SEED).to_numpy()
         return hashed ^ (np.concatenate([part.parts for part in parts]).view(np.uint64) * _SPREAD)
 
 
