@@ -184,7 +184,7 @@ class Edge:
         )
         if keep.sum() > self.limits.streams_max * 0.9:
             # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused.
-            oldest = np.argpartition(state.time_ns[:size], size // 10)[: size // 10 + 1]
+            oldest = np.argpartition(state.time_ns[:size], size // 10)[: size // 10]
             keep[oldest] = False
         for staged in self._outstanding:
             for lives in staged.lives():
