@@ -32,8 +32,9 @@ class Limits:
         least=_KIB,
     )
     request_bytes_uncompressed_max: int = setting(
-        64 * _MIB,
-        "size of one request after decompression; stops bombs before they are unpacked",
+        20 * _MIB,
+        "size of one request after decompression; stops bombs, and messages that are all structure: decoded, an empty"
+        " point takes up to 50 times its bytes",
         unit="bytes",
         consequence="413; counted as request_too_large; decompression stops at this size",
         least=_KIB,
