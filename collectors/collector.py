@@ -17,7 +17,7 @@ from typing import Protocol
 from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
 from catchment.crash import crash_point
-from catchment.errors import Retry
+from catchment.errors import CatchmentError, Retry
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
@@ -105,7 +105,7 @@ class Collector:
         self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._outbox = self._state.outbox_size()
-        self._flush_trouble = ""
+        self._flush_trouble = self._trim_trouble = ""
         replayed = self._pipeline.replay()
         log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
         self._register()
@@ -145,7 +145,11 @@ class Collector:
 
     def not_ready(self) -> list[str]:
         """Why the collector should get no traffic, or is in trouble; empty when all is well."""
-        return [reason for reason in (self._pressure(), self._flush_trouble, self._forwarder.trouble) if reason]
+        return [
+            reason
+            for reason in (self._pressure(), self._flush_trouble, self._trim_trouble, self._forwarder.trouble)
+            if reason
+        ]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -208,7 +212,12 @@ class Collector:
         position = self._pipeline.applied
         flushed = self._flusher.flush(position, now_ns)
         crash_point("flush.committed")
-        self._inbox.trim(position)
+        self._trim_trouble = ""
+        try:
+            self._inbox.trim(position)
+        except CatchmentError as error:
+            # The flush is real; the segments stay until a later trim can delete them.
+            self._trim_trouble = str(error)
         crash_point("flush.trimmed")
         self._outbox = self._state.outbox_size()
         return flushed

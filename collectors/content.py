@@ -101,7 +101,7 @@ def _gunzip(body: bytes, bytes_max: int) -> bytes:
     size = 0
     rest = body
     while True:
-        plain, rest = _inflate_member(rest, _GZIP_WBITS, bytes_max - size, hint)
+        plain, rest = _inflate_member(rest, _GZIP_WBITS, bytes_max, min(hint, bytes_max - size), size)
         members.append(plain)
         size += len(plain)
         if not rest.strip(b"\0"):  # padding is allowed to follow
@@ -116,12 +116,12 @@ def _inflate(body: bytes, bytes_max: int) -> bytes:
     return plain
 
 
-def _inflate_member(body: bytes, wbits: int, bytes_max: int, hint: int) -> tuple[bytes, bytes]:
-    """One deflate stream and what stands behind it."""
+def _inflate_member(body: bytes, wbits: int, bytes_max: int, hint: int, size: int = 0) -> tuple[bytes, bytes]:
+    """One deflate stream and what stands behind it; ``size`` is that of the members before it."""
     stream = isal_zlib.decompressobj(wbits)
     pieces = [stream.decompress(body, hint + 1)]
-    size = len(pieces[0])
-    while not stream.eof:
+    size += len(pieces[0])
+    while size > bytes_max or not stream.eof:
         if size > bytes_max:
             raise _too_large(bytes_max)
         piece = stream.decompress(stream.unconsumed_tail, _PIECE_BYTES)

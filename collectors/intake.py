@@ -162,6 +162,8 @@ class EdgeIntake:
             return await waiting.answer
         finally:
             self._queue_bytes -= size
+            # The future holds the error, and the error this frame: a circle around the body.
+            del waiting
 
     async def run(self) -> None:
         """Work until `close`; ends when everything submitted was answered and applied."""
@@ -271,7 +273,7 @@ class EdgeIntake:
         return joined
 
     def _refuse(self, one: _Waiting, error: CatchmentError) -> None:
-        one.answer.get_loop().call_soon_threadsafe(_answer, one.answer, error)
+        one.answer.get_loop().call_soon_threadsafe(_answer, one.answer, _bare(error))
 
     async def _write_batches(self) -> None:
         loop = asyncio.get_running_loop()
@@ -292,6 +294,18 @@ class EdgeIntake:
             await self._pipeline.run(
                 lambda staged=batch.staged, requests=requests, end=ends[-1]: self._pipeline.apply(staged, requests, end)  # type: ignore[misc]
             )
+
+
+def _bare(error: CatchmentError) -> CatchmentError:
+    """An error without the frames that it came through.
+
+    They hold unpacked bodies and whoever waits for the error, in a circle that only the garbage collector would end.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _answer(future: asyncio.Future[Outcome], outcome: Outcome | CatchmentError) -> None:

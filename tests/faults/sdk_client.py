@@ -164,7 +164,7 @@ class Application:
         self._provider.shutdown(60_000)
         assert self.exporter.acknowledged > before, f"{self.service}: the last export was not acknowledged"
 
-    def abandon(self) -> None:
+    def close(self) -> None:
         """End, whatever arrives; for a test that failed."""
         self.quiet()
         self.exporter.gives_up = True

@@ -1,4 +1,4 @@
-"""A query that takes the engine's process with it, and queries over their limits: recovered from without an operator."""
+"""A query that takes the engine's process with it, and queries over their limits: no operator is needed."""
 
 from __future__ import annotations
 

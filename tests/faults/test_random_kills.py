@@ -45,10 +45,11 @@ def applications(stack: Stack, caplog: pytest.LogCaptureFixture) -> Iterator[lis
         yield running
     finally:
         for application in running:
-            application.abandon()
+            application.close()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_totals_are_exact_after_kills_at_random_moments(stack: Stack, applications: list[Application]) -> None:
     """SIGKILL for a random role, or all at once, under traffic of real SDKs: every series and digest is exact."""
     chance = random.Random(SEED)
