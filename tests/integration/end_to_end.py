@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,12 +26,14 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 
 from catchment.cli.http_client import Answer, request
 from tests import otlp
 from tests.faults.sdk_client import DELTAS, Insistent, grpc_exporter, http_exporter
 from tests.faults.stack import UP, Stack
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROTOBUF = {"content-type": "application/x-protobuf"}
 # (tenant, cluster) of each token, and the labels of the clusters.
 TOKENS = {
@@ -190,3 +193,31 @@ def eventually(stack: Stack, sql: str, expected: object, seconds: float = 30.0) 
             return
         time.sleep(0.2)
     raise AssertionError(f"{sql}: {found!r} is not {expected!r}")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code of a page of the docs."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def cookbook_data(stack: Stack, token: str) -> None:
+    """What docs/sql-cookbook.md asks about: a shop, with traces, and a point that is refused."""
+    service = Service("shop", exporter(stack, "http-gzip", token))
+    duration = service.meter.create_histogram("http.server.request.duration", "s")
+    orders = service.meter.create_counter("orders.placed", "{order}")
+    memory = service.meter.create_gauge("memory.usage", "By")
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("cookbook")
+    for route, status, seconds in (
+        ("/cart", 200, 0.05),
+        ("/cart", 200, 0.3),
+        ("/cart", 500, 2.0),
+        ("/pay", 200, 0.2),
+    ):
+        with tracer.start_as_current_span("request"):
+            duration.record(seconds, {"http.route": route, "http.response.status_code": status})
+        orders.add(1, {"channel": "web"})
+        memory.set(2**30, {"state": "used"})
+        service.export()
+    service.end()
+    nan = otlp.body(otlp.gauge("bad", otlp.number(now(), float("nan"))), resource={"service.name": "shop"})
+    assert post(stack, nan, token).status == 200
