@@ -42,6 +42,8 @@ from collectors.tenants import Sender, TenantsFile
 log = logging.getLogger(__name__)
 
 DEFAULT_TENANT = "default"
+# How long a stop goes on forwarding; what is left in the outbox is safe there.
+_FORWARD_SECONDS = 20
 
 
 class Context(Protocol):
@@ -72,7 +74,9 @@ class Collector:
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
         catalog, lives = Catalog(limits), Lives(meta.known_since_ns)
+        places: set[tuple[str, str]] = set()
         for row in self._state.series():
+            places.add((row.tenant, row.cluster))
             catalog.restore(
                 row.tenant,
                 row.cluster,
@@ -107,6 +111,9 @@ class Collector:
         self._outbox = self._state.outbox_size()
         self._flush_trouble = self._trim_trouble = ""
         replayed = self._pipeline.replay()
+        if config.tenants is None and places and (self._own.tenant, self._own.cluster) not in places:
+            # The cluster has another name now: its streams are new to us, but what they count was counted already.
+            lives.known_since_ns = max(lives.known_since_ns, now_ns)
         log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
         self._register()
 
@@ -136,7 +143,10 @@ class Collector:
             await self._flush_once()
             forward_stop.set()
             self._forwarder.flushed()
-            await asyncio.wait_for(forwarding, 30)
+            try:
+                await asyncio.wait_for(forwarding, _FORWARD_SECONDS)
+            except TimeoutError:
+                log.warning("stopping with envelopes that are not forwarded: they go after the next start")
         finally:
             receivers_stop.set()
             for task in tasks:

@@ -41,6 +41,8 @@ from collectors.tally import Tally
 # Partial rows of several chunks are merged once there are this many and three times what the last merge left, so that
 # a long flush stays about as small as its series, and merging costs each row a bounded number of times.
 _ROWS_MERGED_MIN = 131_072
+# A chunk is bounded by its buckets too: this many take about the memory of a point.
+_BUCKETS_PER_POINT = 8
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,16 @@ class Heard:
 
 @dataclass
 class Drained:
-    """What a flush takes: rows by tenant (and as the edge keeps them), digests and counts by place, signs of life."""
+    """What a flush takes.
+
+    Rows by tenant, and as the edge keeps them; digests and counts by place; signs of life by place and window.
+    """
 
     rows: dict[str, pa.Table]
     partials: dict[str, pa.Table]
     digests: Counter[tuple[int, int]]
     tally: dict[tuple[int, str, str], int]
-    heard: dict[int, Heard]
+    heard: dict[tuple[int, int], Heard]
 
 
 class Edge:
@@ -88,7 +93,7 @@ class Edge:
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
         self._digests: Counter[tuple[int, int]] = Counter()
-        self._heard: dict[int, Heard] = {}
+        self._heard: dict[tuple[int, int], Heard] = {}
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
         """Decode, check and identify requests, all in one go.
@@ -135,7 +140,7 @@ class Edge:
             heard = Heard(request.labels, request.received_ns, request.policy_version)
             self.hear(request.tenant, request.cluster, heard)
         self._pending.take_in(staged)
-        if self._pending.points >= self.limits.points_per_chunk_max:
+        if self._pending.points + self._pending.buckets // _BUCKETS_PER_POINT >= self.limits.points_per_chunk_max:
             self._aggregate(sweep_now_ns=None)
 
     @property
@@ -166,7 +171,7 @@ class Edge:
             self._rows.setdefault(tenant, []).append(table)
         self._add_digests(drained.digests)
         self.tally.put_back(drained.tally)
-        for place, heard in drained.heard.items():
+        for (place, _), heard in drained.heard.items():
             self.hear(self.catalog.places[place].tenant, self.catalog.places[place].cluster, heard)
 
     def evict_idle(self, now_ns: int) -> int:
@@ -179,13 +184,16 @@ class Edge:
         if self._pending.points or self._rows or not size:
             return 0
         state = self.lives.columns
+        # By arrival too: a sender that is days late, or whose clock is, is not idle.
+        active_ns = np.maximum(state.time_ns[:size], state.heard_ns[:size])
         keep = ~state.dead[:size] & (
-            (state.time_ns[:size] >= now_ns - self.limits.stream_idle_seconds * NANOSECONDS) | state.held[:size]
+            (active_ns >= now_ns - self.limits.stream_idle_seconds * NANOSECONDS) | state.held[:size]
         )
         if keep.sum() > self.limits.streams_max * 0.9:
-            # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused.
-            oldest = np.argpartition(state.time_ns[:size], size // 10)[: size // 10]
-            keep[oldest] = False
+            # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused. Streams
+            # in use stay: each of them would come back with a baseline and lose an increase.
+            oldest = np.argpartition(active_ns, size // 10)[: size // 10]
+            keep[oldest[active_ns[oldest] < now_ns - self.limits.staleness_seconds * NANOSECONDS]] = False
         for staged in self._outstanding:
             for lives in staged.lives():
                 keep[lives] = True
@@ -204,11 +212,12 @@ class Edge:
         return dropped
 
     def hear(self, tenant: str, cluster: str, heard: Heard) -> None:
-        """Take note of a sign of life."""
-        place = self.catalog.place(tenant, cluster)
-        known = self._heard.get(place)
+        """Take note of a sign of life: the latest in each window counts, since a window without one is silent."""
+        window_ns = heard.heartbeat_ns - heard.heartbeat_ns % (self.window_seconds * NANOSECONDS)
+        key = self.catalog.place(tenant, cluster), window_ns
+        known = self._heard.get(key)
         if known is None or known.heartbeat_ns < heard.heartbeat_ns:
-            self._heard[place] = heard
+            self._heard[key] = heard
 
     def _aggregate(self, sweep_now_ns: int | None) -> None:
         """Turn pending points into partial rows."""

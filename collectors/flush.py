@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from catchment.columns import LANES
+from catchment.algebra.text import compact
+from catchment.columns import LANES, Column, Merge
 from catchment.crash import crash_point
 from catchment.envelope import encode, seal
 from catchment.version import PROGRAM
@@ -84,10 +85,10 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
             }
         )
     health: dict[str, list[dict[str, object]]] = {}
-    for place, heard in drained.heard.items():
+    for (place, window_start_ns), heard in drained.heard.items():
         health.setdefault(catalog.places[place].tenant, []).append(
             {
-                "window_start_ns": heard.heartbeat_ns - heard.heartbeat_ns % (window_seconds * NANOSECONDS),
+                "window_start_ns": window_start_ns,
                 "window_seconds": window_seconds,
                 "cluster": catalog.places[place].cluster,
                 "source": source.name,
@@ -199,6 +200,7 @@ class Flusher:
         self._series_saved = len(catalog.series)
         self._lives_saved_rows = len(rows) + (0 if whole else self._lives_saved_rows)
         self._unsaved_seen, self._unsaved_forgotten = [], 0
+        edge.lives.columns.heard_ns[touched_lives(edge.lives)] = now_ns
         edge.lives.columns.touched[:size] = False
         # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
         self._whole = edge.evict_idle(now_ns) > 0
@@ -217,7 +219,7 @@ class Flusher:
         parts = deque(
             replace(
                 lane,
-                table=lane.table.slice(start, limits.envelope_rows_max),
+                table=_slice(lane.table, start, limits.envelope_rows_max),
                 digest=lane.digest if start == 0 else 0,
             )
             for lane in lanes
@@ -236,14 +238,57 @@ class Flusher:
                 digest=part.digest,
             )
             data = encode(envelope)
-            if len(data) > limits.message_bytes_max and part.table.num_rows > 1:
-                half = part.table.num_rows // 2
-                parts.appendleft(replace(part, table=part.table.slice(half), digest=0))
-                parts.appendleft(replace(part, table=part.table.slice(0, half)))
+            halves = _halves(part) if len(data) > limits.message_bytes_max else None
+            if halves is not None:
+                parts.extendleft(reversed(halves))
                 continue
             sequence += 1
             sealed.append((part.lane, f"{part.tenant}/{self._name}", data))
         return sealed, sequence
+
+
+def _slice(table: pa.Table, start: int, rows: int) -> pa.Table:
+    """Some rows with their own texts only: a plain slice would carry those of all, and never get small."""
+    return table if start == 0 and rows >= table.num_rows else compact(table.slice(start, rows))
+
+
+def _halves(part: LaneRows) -> tuple[LaneRows, LaneRows] | None:
+    """The rows as two parts that merge to them; the digest goes with the first. None where that cannot be."""
+    table = part.table
+    if table.num_rows > 1:
+        half = table.num_rows // 2
+        return (
+            replace(part, table=_slice(table, 0, half)),
+            replace(part, table=_slice(table, half, table.num_rows), digest=0),
+        )
+    if "histogram" not in table.column_names:
+        return None
+    # One row that senders gave very many intervals: the second part has some of them, and nothing else.
+    whole = table["histogram"].combine_chunks()
+    start, end = whole.offsets.to_pylist()
+    if end - start < 2:
+        return None
+    half = (start + end) // 2
+    first, second = (
+        pa.MapArray.from_arrays([0, high - low], whole.keys[low:high], whole.items[low:high], type=whole.type)
+        for low, high in ((start, half), (half, end))
+    )
+    place = table.schema.get_field_index("histogram")
+    rest = pa.table(
+        [second if column.name == "histogram" else _neutral(table, column) for column in LANES[part.lane].columns],
+        schema=table.schema,
+    )
+    return (
+        replace(part, table=table.set_column(place, table.schema.field(place), first)),
+        replace(part, table=rest, digest=0),
+    )
+
+
+def _neutral(table: pa.Table, column: Column) -> pa.Array | pa.ChunkedArray:
+    """The key of one row, or what a value merges with unchanged."""
+    if column.merge is Merge.KEY:
+        return table[column.name]
+    return pa.nulls(1, column.arrow_type) if column.nullable else pa.array([0], column.arrow_type)
 
 
 def _acknowledged(lanes: list[LaneRows]) -> dict[tuple[str, str], tuple[int, int]]:

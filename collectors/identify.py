@@ -190,15 +190,18 @@ class Identifier:
         ids = np.array([stream.stream_id for stream in streams if stream is not None], np.uint64)
         known = self._lives.find(ids, starts[rows[readable]])
         values[readable] = known
-        new = readable[known == ABSENT]
         series = np.zeros(len(rows), np.int32)
-        for i in new.tolist():
+        unnoted: Notes = Counter()
+        # Of known lives too: they may come from before a restart, and the policy may be another since.
+        for i in readable.tolist():
             stream = streams[i]
             assert stream is not None
             try:
-                series[i] = self._series(stream, notes)
+                series[i] = self._series(stream, notes if values[i] == ABSENT else unnoted)
             except Unreadable as error:
                 values[i] = _REASON_BASE - error.reason
+        self._move_series(values[readable[known != ABSENT]], series[readable[known != ABSENT]])
+        new = readable[known == ABSENT]
         new = new[values[new] == ABSENT]
         room = max(self._limits.streams_max - len(self._lives), 0)
         values[new[room:]] = _REASON_BASE - Reason.STREAMS_FULL
@@ -210,6 +213,14 @@ class Identifier:
                 series[new],
             )
         return values
+
+    def _move_series(self, lives: Int32s, series: Int32s) -> None:
+        """Give known lives the series that policy says today; negative ones are dropped by it."""
+        columns = self._lives.columns
+        rows = np.flatnonzero(lives >= 0)
+        rows = rows[columns.series[lives[rows]] != series[rows]]
+        columns.series[lives[rows]] = series[rows]
+        columns.touched[lives[rows]] = True
 
     def _add_lives(self, ids: UInt64s, starts: npt.NDArray[np.int64], series: Int32s) -> Int32s:
         """Begin lives; two raw keys of one stream (its attributes in another order) share one."""

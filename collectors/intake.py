@@ -37,8 +37,8 @@ T = TypeVar("T")
 # Enough for one decode to be worth its overhead, little enough for an answer to come soon.
 _BATCH_BYTES = 4 << 20
 _BATCH_REQUESTS = 512
-# A replay unpacks all of a batch at once.
-_REPLAYED_REQUESTS = 16
+# More than any limit of a request.
+_REPLAYED_BYTES_MAX = 1 << 30
 
 
 @dataclass(slots=True)
@@ -82,45 +82,44 @@ class Pipeline:
         Returns:
             How many requests were applied.
         """
-        count = 0
-        batch: list[tuple[int, Received]] = []
-        size = 0
+        count = size = 0
+        end = self.applied
+        requests: list[Received] = []
+        payloads: list[bytes] = []
         for position, received in self.inbox.replay(self.applied):
-            batch.append((position, received))
-            size += len(received.body)
-            if size >= _BATCH_BYTES or len(batch) >= _REPLAYED_REQUESTS:
-                count += self._replay_batch(batch)
-                batch, size = [], 0
-        return count + self._replay_batch(batch)
+            end = position
+            try:
+                # Taken under the limits of then, which may have been wider.
+                payloads.append(to_protobuf(received, _REPLAYED_BYTES_MAX))
+            except Invalid:
+                self._count_unreadable(received)
+                continue
+            requests.append(received)
+            size += len(payloads[-1])
+            if size >= _BATCH_BYTES or len(requests) >= _BATCH_REQUESTS:
+                count += self._replay_batch(requests, payloads, end)
+                requests, payloads, size = [], [], 0
+        return count + self._replay_batch(requests, payloads, end)
 
     def close(self) -> None:
         """Wait for what is running and end the thread."""
         self._executor.shutdown()
 
-    def _replay_batch(self, batch: list[tuple[int, Received]]) -> int:
-        if not batch:
-            return 0
-        requests, payloads = readable([received for _, received in batch], self.edge.limits)
+    def _replay_batch(self, requests: list[Received], payloads: list[bytes], end: int) -> int:
         outcomes, staged = self.edge.stage(requests, payloads)
-        good = [request for request, outcome in zip(requests, outcomes, strict=True) if isinstance(outcome, Outcome)]
-        if len(good) < len(batch):
-            # It was decoded before it was written, so this program has become stricter than the one that answered.
-            place = self.edge.catalog.place(batch[0][1].tenant, batch[0][1].cluster)
-            self.edge.tally.add(place, "unreadable_in_replay", "requests", len(batch) - len(good))
-        self.apply(staged, good, batch[-1][0])
+        good = []
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, Outcome):
+                good.append(request)
+            else:
+                self._count_unreadable(request)
+        self.apply(staged, good, end)
         return len(good)
 
-
-def readable(requests: Sequence[Received], limits: Limits) -> tuple[list[Received], list[bytes]]:
-    """The requests whose content can be unpacked, and their protobuf."""
-    good, payloads = [], []
-    for request in requests:
-        try:
-            payloads.append(to_protobuf(request, limits.request_bytes_uncompressed_max))
-            good.append(request)
-        except Invalid:
-            continue
-    return good, payloads
+    def _count_unreadable(self, request: Received) -> None:
+        """It was decoded before it was written, so this program has become stricter than the one that answered."""
+        place = self.edge.catalog.place(request.tenant, request.cluster)
+        self.edge.tally.add(place, "unreadable_in_replay", "requests", 1)
 
 
 class EdgeIntake:

@@ -12,7 +12,7 @@ from catchment.histogram import Histograms, concat_histograms, take_histograms
 from collectors.lives import DTYPES, Lives
 
 # What is rebuilt at loading, or says something about this run only.
-_NOT_PERSISTED = ("bucket_start", "bucket_count", "next_life", "touched", "dead")
+_NOT_PERSISTED = ("bucket_start", "bucket_count", "next_life", "heard_ns", "touched", "dead")
 _ROWS_PER_TABLE = 16_384
 _COLUMNS = [name for name in DTYPES if name not in _NOT_PERSISTED]
 

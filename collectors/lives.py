@@ -49,6 +49,7 @@ class LifeColumns:
         scale, zero_threshold: of cumulative exponential histograms
         bucket_start, bucket_count: the baseline's place in the arena
         next_life: the next life of the same stream, or -1
+        heard_ns: the flush (ns, UTC) that last found it touched; 0 before the first, and after loading
         touched: changed since the last flush
         dead: evicted; the row waits to be removed
     """
@@ -72,6 +73,7 @@ class LifeColumns:
     bucket_start: Int64s
     bucket_count: Int32s
     next_life: Int32s
+    heard_ns: Int64s
     touched: npt.NDArray[np.bool_]
     dead: npt.NDArray[np.bool_]
 
@@ -96,6 +98,7 @@ DTYPES: dict[str, type] = {
     "bucket_start": np.int64,
     "bucket_count": np.int32,
     "next_life": np.int32,
+    "heard_ns": np.int64,
     "touched": np.bool_,
     "dead": np.bool_,
 }
@@ -174,6 +177,8 @@ class Lives:
         """
         grown, self._grown = self._grown, set()
         for head in self._heads.find(np.array(sorted(grown), np.uint64)).tolist():
+            if head == ABSENT:
+                continue  # the stream went altogether since
             chain = [head]
             while (following := int(self._columns.next_life[chain[-1]])) != ABSENT:
                 chain.append(following)

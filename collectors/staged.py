@@ -23,6 +23,9 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp] | slice
 
+_TRACE_ID_BYTES = 16
+_SPAN_ID_BYTES = 8
+
 
 @dataclass
 class Staged:
@@ -42,6 +45,11 @@ class Staged:
         for histograms in self.histograms.values():
             yield from (part.life for part in histograms)
         yield from (life for life, _, _ in self.exemplars)
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets its histograms have."""
+        return sum(len(part.histograms.keys) for parts in self.histograms.values() for part in parts)
 
     def follow(self, moved: Int32s) -> None:
         """Name the lives by their new rows; see `Lives.evict`."""
@@ -216,11 +224,16 @@ def _stage_exemplars(staged: Staged, points: Points, kinds: Int32s, lives: Int32
                 Exemplar(
                     exemplars.value[rows],
                     exemplars.time_ns[rows],
-                    [raw.hex() for raw in exemplars.trace_ids.take(rows).to_pylist()],
-                    [raw.hex() for raw in exemplars.span_ids.take(rows).to_pylist()],
+                    _hex(exemplars.trace_ids.take(rows).to_pylist(), _TRACE_ID_BYTES),
+                    _hex(exemplars.span_ids.take(rows).to_pylist(), _SPAN_ID_BYTES),
                 ),
             )
         )
+
+
+def _hex(ids: list[bytes], size_bytes: int) -> list[str]:
+    """Ids as text; what has another length is no id, and could be of any size."""
+    return [raw.hex() if len(raw) == size_bytes else "" for raw in ids]
 
 
 def refusal_message(refused: Counter[Reason], meanings: dict[Reason, str]) -> str:

@@ -38,6 +38,8 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _LABELS_MAX = 64
 _LABEL_VALUE_CHARACTERS_MAX = 256
+# As written with each request (`collectors.inbox_format.META_BYTES_MAX`), with room for the rest.
+_LABELS_BYTES_MAX = 32 * 1024
 _FAULTS_SHOWN_MAX = 100
 _KEYS = ("token_sha256", "tenant", "cluster", "labels")
 
@@ -224,4 +226,6 @@ def _label_faults(labels: object) -> list[str]:
             faults.append(f"labels: {name!r} is no label name")
         if not isinstance(value, str) or len(value) > _LABEL_VALUE_CHARACTERS_MAX:
             faults.append(f"labels: {name!r} must be a string of at most {_LABEL_VALUE_CHARACTERS_MAX} characters")
+    if not faults and len(json.dumps(labels)) > _LABELS_BYTES_MAX:
+        faults.append(f"labels: more than {_LABELS_BYTES_MAX} bytes as JSON")
     return faults

@@ -157,8 +157,7 @@ class OtlpHttp:
                 raise too_many(self._limits)
         self._in_flight.count += 1
         try:
-            body = await self._read(headers, receive)
-            request.size_bytes = len(body)
+            body = await self._read(headers, receive, request)
             received = Received(
                 signal=signal,
                 tenant=sender.tenant,
@@ -174,15 +173,15 @@ class OtlpHttp:
                 return await self._intake.submit(received)
         finally:
             self._in_flight.count -= 1
+            self._in_flight.size_bytes -= request.size_bytes
 
-    async def _read(self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable) -> bytes:
+    async def _read(self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable, request: _Request) -> bytes:
         """The body, refused as soon as it is known to be too large."""
         bytes_max = self._limits.request_bytes_max
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > bytes_max:
             raise _too_large(bytes_max)
         pieces: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(self._body_seconds_max):
                 while True:
@@ -190,9 +189,15 @@ class OtlpHttp:
                     if event["type"] == "http.disconnect":
                         raise _Disconnected
                     piece = event.get("body", b"")
-                    size += len(piece)
-                    if size > bytes_max:
+                    request.size_bytes += len(piece)
+                    self._in_flight.size_bytes += len(piece)
+                    if request.size_bytes > bytes_max:
                         raise _too_large(bytes_max)
+                    if self._in_flight.size_bytes > self._limits.intake_queue_bytes_max:
+                        with _answers():
+                            raise Reject(
+                                "too much is being received", retry_after_seconds=self._limits.retry_after_seconds
+                            )
                     pieces.append(piece)
                     if not event.get("more_body", False):
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -34,6 +34,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def intake_queue_bytes_max(self) -> int:
+        """Bytes of all bodies that are being read or wait, per receiver."""
+        ...
+
+    @property
     def retry_after_seconds(self) -> int:
         """The hint to senders that are turned away."""
         ...
@@ -86,9 +91,10 @@ def reason_of(error: CatchmentError) -> str:
 
 @dataclass(slots=True)
 class InFlight:
-    """How many requests a receiver has in hand."""
+    """How many requests a receiver has in hand, and what was read of their bodies."""
 
     count: int = 0
+    size_bytes: int = 0
 
 
 def split_address(address: str) -> tuple[str, int]:
