@@ -28,16 +28,22 @@ class Limits:
         16 * _MIB,
         "size of one request as received; an SDK's largest default batch is below 4 MiB",
         unit="bytes",
-        consequence="413 or RESOURCE_EXHAUSTED without a retry hint; counted as request_too_large",
+        consequence="413, counted as request_too_large; over gRPC RESOURCE_EXHAUSTED without a retry hint, not counted",
         least=_KIB,
     )
     request_bytes_uncompressed_max: int = setting(
         20 * _MIB,
-        "size of one request after decompression; stops bombs, and messages that are all structure: decoded, an empty"
-        " point takes up to 50 times its bytes",
+        "size of one request after decompression; stops bombs before they are unpacked",
         unit="bytes",
         consequence="413; counted as request_too_large; decompression stops at this size",
         least=_KIB,
+    )
+    request_points_max: int = setting(
+        200_000,
+        "data points (or metrics, scopes, resources) of one request; checked where it unpacks to more than 2.5 MiB",
+        unit="points",
+        consequence="413; counted as request_too_large",
+        least=1,
     )
     requests_in_flight_max: int = setting(
         1024,

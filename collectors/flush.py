@@ -25,6 +25,9 @@ from collectors.life_table import to_tables, touched_lives
 from collectors.seen import Segment
 from collectors.state import Flush, Meta, SeriesRow, StateFile
 
+# A row whose histogram has fewer intervals (16 bytes each) is not split: it is small, or large for another reason.
+_INTERVALS_SPLIT_MIN = 4096
+
 
 @dataclass(frozen=True)
 class LaneRows:
@@ -266,7 +269,7 @@ def _halves(part: LaneRows) -> tuple[LaneRows, LaneRows] | None:
     # One row that senders gave very many intervals: the second part has some of them, and nothing else.
     whole = table["histogram"].combine_chunks()
     start, end = whole.offsets.to_pylist()
-    if end - start < 2:
+    if end - start < _INTERVALS_SPLIT_MIN:
         return None
     half = (start + end) // 2
     first, second = (

@@ -24,7 +24,8 @@ from typing import TypeVar
 from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Invalid, Reject
 from catchment.limits import Limits
-from collectors.content import to_protobuf
+from collectors.content import TooLarge, to_protobuf
+from collectors.decode.wire import count_messages
 from collectors.edge import Edge
 from collectors.inbox import Inbox
 from collectors.records import Outcome, Received
@@ -37,6 +38,9 @@ T = TypeVar("T")
 # Enough for one decode to be worth its overhead, little enough for an answer to come soon.
 _BATCH_BYTES = 4 << 20
 _BATCH_REQUESTS = 512
+# Plain bytes that one batch begins with, and that one request may have without its points being counted first: a
+# hostile one of this size takes 250 MB decoded, an honest one of 10,000 points is smaller.
+_UNCOUNTED_BYTES_MAX = 5 << 19
 # More than any limit of a request.
 _REPLAYED_BYTES_MAX = 1 << 30
 
@@ -224,12 +228,15 @@ class EdgeIntake:
         payloads: list[bytes] = []
         size = 0
         for i, one in enumerate(waiting):
-            if size > self._limits.request_bytes_uncompressed_max:
+            if size > _UNCOUNTED_BYTES_MAX:
                 return self._stage(good, payloads), waiting[i:]
             try:
-                payloads.append(to_protobuf(one.received, self._limits.request_bytes_uncompressed_max))
+                payload = to_protobuf(one.received, self._limits.request_bytes_uncompressed_max)
+                if len(payload) > _UNCOUNTED_BYTES_MAX and count_messages(payload) > self._limits.request_points_max:
+                    raise TooLarge(f"more than {self._limits.request_points_max} points in one request")
+                payloads.append(payload)
                 good.append(one)
-                size += len(payloads[-1])
+                size += len(payload)
             except Invalid as error:
                 self._refuse(one, error)
         return self._stage(good, payloads), []

@@ -18,7 +18,8 @@ account of a tenant.
 
 _REQUESTS = {
     "undecodable": "400: the body is not what its content type says, or cannot be decompressed",
-    "request_too_large": "413: beyond request_bytes_max or request_bytes_uncompressed_max",
+    "request_too_large": "413: beyond request_bytes_max, request_bytes_uncompressed_max or request_points_max. gRPC"
+    " messages beyond request_bytes_max are refused by the library and not counted",
     "unsupported_content": "415: content type or encoding that is not served",
     "unauthenticated": "401: no token where one is needed, or an unknown one; under the collector's own cluster",
     "unknown_path": "404: no such receiver; counted under the collector's own cluster",

@@ -32,9 +32,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _ZERO = bytes(8)
 # Another one in every process, so that nobody can prepare attributes whose hashes collide.
 _SEED = secrets.randbits(63)
-_HANDLER = ptars.HandlerPool([trimmed.DESCRIPTOR]).get_for_message(
-    trimmed.DESCRIPTOR.message_types_by_name["MetricsData"]
-)
+_POOL = ptars.HandlerPool([trimmed.DESCRIPTOR])
+_HANDLER = _POOL.get_for_message(trimmed.DESCRIPTOR.message_types_by_name["MetricsData"])
+_SHALLOW_HANDLER = _POOL.get_for_message(trimmed.DESCRIPTOR.message_types_by_name["ShallowMetricsData"])
 # An odd number: 2^64 over the golden ratio.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -204,6 +204,25 @@ def decode(payloads: Sequence[bytes]) -> Decoded:
         metrics=metrics,
         points=points,
     )
+
+
+def count_messages(payload: bytes) -> int:
+    """How many points a request holds, or metrics, scopes or resources if these are more; a fifth of `decode`'s cost.
+
+    An empty point takes two bytes of a request and 200 once decoded: what is large is counted first.
+
+    Raises:
+        Invalid: the payload is no such message.
+    """
+    try:
+        batch = _SHALLOW_HANDLER.list_to_record_batch([payload])
+    except ValueError as error:
+        raise Invalid(str(error)) from error
+    resources = batch.column(0).values
+    scopes = resources.field("scope_metrics").values
+    metrics = scopes.field("metrics").values
+    points = sum(len(metrics.field(name).field("data_points").values) for name in _FIELDS.values())
+    return max(points, len(metrics), len(scopes), len(resources))
 
 
 def _children(lists: pa.ListArray) -> tuple[Int32s, pa.StructArray]:
