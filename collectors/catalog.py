@@ -66,9 +66,11 @@ class _TextColumn:
     def take(self, slots: npt.NDArray[np.int64]) -> pa.DictionaryArray:
         """The texts of some series; the dictionary holds no text of any other (they may be another tenant's)."""
         codes = np.frombuffer(self._of_series, np.int32)[slots]
-        used, renumbered = np.unique(codes, return_inverse=True)
-        texts = pa.array([self._texts[code] for code in used.tolist()], pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(renumbered.astype(np.int32)), texts)
+        used = np.zeros(len(self._texts), np.bool_)
+        used[codes] = True
+        renumbered = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        texts = pa.array([self._texts[code] for code in np.flatnonzero(used).tolist()], pa.string())
+        return pa.DictionaryArray.from_arrays(pa.array(renumbered[codes]), texts)
 
 
 TEXT_COLUMNS = ("cluster", "service", "metric", "kind", "unit", "attributes")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.algebra.merge import merge
@@ -37,6 +38,8 @@ from collectors.records import Outcome, Received
 from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
+
+Int64s = npt.NDArray[np.int64]
 
 # Partial rows of several chunks are merged once there are this many and three times what the last merge left, so that
 # a long flush stays about as small as its series, and merging costs each row a bounded number of times.
@@ -253,13 +256,15 @@ class Edge:
         places = self.catalog.places_of(rows.series.astype(np.int64)).astype(np.int64)
         windows_ns = rows.table["window_start_ns"].to_numpy()
         first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
-        # (place, window) as one integer: both are small numbers.
-        packed = (places << 32) | ((windows_ns - first_ns) // width_ns)
-        pairs, inverse = np.unique(packed, return_inverse=True)
+        windows = (windows_ns - first_ns) // width_ns
+        # (place, window) as one integer; numbered densely, which beats sorting, unless windows lie far apart.
+        packed = places * (int(windows.max()) + 1) + windows
+        pairs, inverse = _numbered(packed)
         digests = np.zeros(len(pairs), np.uint64)
         np.add.at(digests, inverse, rows.digest)
-        place_of_pair = (pairs >> 32).tolist()
-        window_of_pair = ((pairs & 0xFFFFFFFF) * width_ns + first_ns).tolist()
+        of_pair_place, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
+        place_of_pair = of_pair_place.tolist()
+        window_of_pair = (of_pair_window * width_ns + first_ns).tolist()
         self._add_digests(
             Counter(dict(zip(zip(place_of_pair, window_of_pair, strict=True), digests.tolist(), strict=True)))
         )
@@ -276,6 +281,17 @@ class Edge:
     def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
         for key, digest in digests.items():
             self._digests[key] = (self._digests[key] + digest) % 2**64
+
+
+def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
+    """The distinct non-negative values, ascending, and the number of each value among them."""
+    size = int(values.max()) + 1
+    if size > 4 * len(values) + 65_536:
+        return np.unique(values, return_inverse=True)
+    used = np.zeros(size, np.bool_)
+    used[values] = True
+    numbers: Int64s = (np.cumsum(used) - 1)[values]
+    return np.flatnonzero(used), numbers
 
 
 def _each_alone(payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], list[int]]:
