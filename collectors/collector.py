@@ -73,7 +73,7 @@ class Collector:
         path = config.folder / "state.db"
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
-        catalog, lives = Catalog(limits), Lives(meta.known_since_ns)
+        catalog, lives = Catalog(limits), Lives(min(meta.known_since_ns, now_ns))
         places: set[tuple[str, str]] = set()
         for row in self._state.series():
             places.add((row.tenant, row.cluster))
@@ -83,7 +83,7 @@ class Collector:
                 Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id),
             )
         life_table.restore(lives, self._state.lives())
-        seen = SeenPoints(limits.seen_points_max, meta.seen_horizon_ns)
+        seen = SeenPoints(limits.seen_points_max, min(meta.seen_horizon_ns, now_ns))
         for segment in self._state.seen():
             seen.restore(segment)
         self.edge = Edge(
@@ -256,6 +256,20 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
         stopping.cancel()
 
 
+async def _created(messages: Log, topics: dict[str, int], context: Context) -> bool:
+    """Whether the topics are there; a log that does not answer is asked again a little later."""
+    try:
+        await messages.create_topics(topics)
+    except Retry as error:
+        trouble = f"the log does not answer: {error}"
+        log.warning(trouble)
+        context.watch = lambda: [trouble]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(context.stop.wait(), 1)
+        return False
+    return True
+
+
 async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """Run a collector until ``context.stop``.
 
@@ -265,8 +279,12 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     topics = {
         regional_topic(config.log.topic_prefix, config.region, lane): config.log.partitions for lane in EDGE_LANES
     }
-    await messages.create_topics(topics)
+    while not await _created(messages, topics, context):
+        if context.stop.is_set():
+            return
     collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing, time.time_ns())
+
+    fewer_collections()
 
     def ready() -> None:
         context.watch = collector.not_ready

@@ -202,11 +202,13 @@ def unseen_rows(
         _, first = np.unique(hashes, return_index=True)
         repeated[:] = True
         repeated[first] = False
-    candidates = np.flatnonzero(out_of_order & ~repeated)
+    # A life without a point may be one that was evicted: its points are still remembered.
+    is_new = lives.columns.time_ns[life] == NEVER_NS
+    candidates = np.flatnonzero((out_of_order | is_new) & ~repeated)
     if len(candidates):
         known = seen.contains(hashes[candidates])
         repeated[candidates[known]] = True
-        doubtful = candidates[~known & (time_ns[candidates] <= seen.horizon_ns)]
+        doubtful = candidates[~known & out_of_order[candidates] & (time_ns[candidates] <= seen.horizon_ns)]
         tally.points(life[doubtful], Reason.UNVERIFIED)
     tally.points(life[repeated], Reason.REPEATED)
     seen.add(hashes[~repeated], time_ns[~repeated])
