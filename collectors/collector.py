@@ -24,6 +24,7 @@ from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
 from collectors import life_table
 from collectors.admit import Admit
+from collectors.allocator import fewer_collections, keep_memory, without_pandas
 from collectors.catalog import Catalog, Series
 from collectors.edge import Edge, Heard
 from collectors.flush import Flushed, Flusher
@@ -276,6 +277,8 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     Raises:
         CatchmentError: the folder, a port or the log cannot be used.
     """
+    without_pandas()
+    keep_memory()
     topics = {
         regional_topic(config.log.topic_prefix, config.region, lane): config.log.partitions for lane in EDGE_LANES
     }
