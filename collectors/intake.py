@@ -75,10 +75,8 @@ class Pipeline:
 
     def apply(self, staged: Staged, requests: Sequence[Received], position: int) -> None:
         """Apply durable requests that end at ``position``; on the edge's thread."""
-        crash_point("intake.answered")
         self.edge.apply(staged, requests)
         self.applied = position
-        crash_point("intake.applied")
 
     def replay(self) -> int:
         """Apply what the inbox holds behind the consumed position; at start, on the caller's thread.
@@ -110,6 +108,9 @@ class Pipeline:
         self._executor.shutdown()
 
     def _replay_batch(self, requests: list[Received], payloads: list[bytes], end: int) -> int:
+        if not requests:
+            self.applied = end
+            return 0
         outcomes, staged = self.edge.stage(requests, payloads)
         good = []
         for request, outcome in zip(requests, outcomes, strict=True):
@@ -297,9 +298,11 @@ class EdgeIntake:
             self.commit_seconds(loop.time() - began)
             for one, outcome in zip(batch.waiting, batch.outcomes, strict=True):
                 _answer(one.answer, outcome)
+            crash_point("intake.answered")
             await self._pipeline.run(
                 lambda staged=batch.staged, requests=requests, end=ends[-1]: self._pipeline.apply(staged, requests, end)  # type: ignore[misc]
             )
+            crash_point("intake.applied")
 
 
 def _bare(error: CatchmentError) -> CatchmentError:
