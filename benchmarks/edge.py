@@ -31,7 +31,6 @@ from benchmarks.load import Load, Shape
 from catchment.envelope import decode
 from catchment.log.sqlite import SqliteLog
 
-CONNECTIONS = 4
 _CONFIG = """
 data_dir: {folder}
 region: local
@@ -85,7 +84,7 @@ def _wait_ready(url: str) -> None:
     raise TimeoutError(f"{url} did not become ready")
 
 
-async def _post_all(port: int, bodies: list[bytes], encoding: str) -> None:
+async def _post_all(port: int, bodies: list[bytes], encoding: str, connections: int) -> None:
     """Send bodies over a few keep-alive connections; any answer but 200 is an error."""
     pending = list(reversed(bodies))
 
@@ -114,7 +113,7 @@ async def _post_all(port: int, bodies: list[bytes], encoding: str) -> None:
         finally:
             writer.close()
 
-    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(work() for _ in range(connections)))
 
 
 def _points_in_log(folder: Path) -> int:
@@ -140,7 +139,7 @@ class Figures:
     cpu_share: float
 
 
-def measure(points_per_body: int, encoding: str, intervals: int) -> Figures:
+def measure(points_per_body: int, encoding: str, connections: int, intervals: int) -> Figures:
     """Send ``intervals`` of the load after one warm-up interval."""
     with collector() as target:
         time.sleep(2)
@@ -153,13 +152,13 @@ def measure(points_per_body: int, encoding: str, intervals: int) -> Figures:
             plain = load.bodies(interval)
             return [gzip.compress(body, 6) for body in plain] if encoding == "gzip" else plain
 
-        asyncio.run(_post_all(target.port, bodies(1), encoding))
+        asyncio.run(_post_all(target.port, bodies(1), encoding, connections))
         time.sleep(6)
         prepared = [bodies(interval) for interval in range(2, 2 + intervals)]
         begin_cpu, begin = process_cpu_seconds(target.pid), time.monotonic()
         highest = 0.0
         for batch in prepared:
-            asyncio.run(_post_all(target.port, batch, encoding))
+            asyncio.run(_post_all(target.port, batch, encoding, connections))
             highest = max(highest, resident_mebibytes(target.pid))
         # The last flush belongs to what is measured.
         time.sleep(5.5)
@@ -186,12 +185,14 @@ def main() -> None:
     parser.add_argument("--intervals", type=int, default=40, help="of 100,000 points each")
     intervals = parser.parse_args().intervals
     rows = []
-    for what, points_per_body, encoding in (
-        ("10,000-point bodies", 10_000, ""),
-        ("10,000-point bodies, gzip", 10_000, "gzip"),
-        ("1,000-point bodies", 1_000, ""),
+    for what, points_per_body, encoding, connections in (
+        ("10,000-point bodies, 4 connections", 10_000, "", 4),
+        ("10,000-point bodies, gzip, 4 connections", 10_000, "gzip", 4),
+        ("1,000-point bodies, 32 connections", 1_000, "", 32),
+        ("1,000-point bodies, gzip, 32 connections", 1_000, "gzip", 32),
+        ("1,000-point bodies, 4 connections", 1_000, "", 4),
     ):
-        figures = measure(points_per_body, encoding, intervals)
+        figures = measure(points_per_body, encoding, connections, intervals)
         rows.append((what, f"{figures.points_per_cpu_second / 1e6:.2f} M points per CPU-second"))
         rows.append(
             (

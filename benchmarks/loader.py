@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.harness import record
 from catchment.columns import LANES
 from catchment.envelope import encode, seal
 from catchment.log.port import OutMessage, Source
@@ -83,7 +84,7 @@ def _text(codes: np.typing.NDArray[Any], values: list[str]) -> pa.Array:
 
 
 async def measure(folder: Path, messages: int) -> None:
-    """Fill a log, load it, print rows per second; check that nothing is missing."""
+    """Fill a log, load it, record rows per second; check that nothing is missing."""
     log = SqliteLog.open(folder / "log.db")
     await log.create_topics({TOPIC: 1})
     writer = await log.writer(Source("benchmark"))
@@ -104,9 +105,14 @@ async def measure(folder: Path, messages: int) -> None:
         found = int(engine.query(f"SELECT sum(points) FROM {table}").data)
         if found != rows * 10:
             raise SystemExit(f"{table} has {found} points, not {rows * 10}")
-    print(f"messages {messages} × {ROWS:,} rows, {size / messages / 1e6:.1f} MB each")
-    print(f"wall {wall:.2f} s: {rows / wall / 1e6:.3f} M rows/s into finest, hour and day")
-    print(f"cpu {cpu:.2f} s: {rows / cpu / 1e6:.3f} M rows per CPU-second, background merges included")
+    record(
+        "Loader: one message = one insert, into finest, hour and day tables",
+        [
+            (f"{messages} messages of {ROWS:,} rows, {size / messages / 1e6:.1f} MB each", f"{wall:.1f} s wall"),
+            ("rows", f"{rows / wall / 1e6:.3f} M rows/s wall"),
+            ("rows, background merges included", f"{rows / cpu / 1e6:.3f} M rows per CPU-second"),
+        ],
+    )
     loader.close()
     engine.close()
     ledger.close()
