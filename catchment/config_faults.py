@@ -6,12 +6,15 @@ import dataclasses
 import re
 
 from catchment.config import Config, Policies
+from catchment.identity import canonical_attributes
 from catchment.limits import Limits
 from catchment.units import Address
 
 REGION = re.compile(r"[a-z0-9-]{1,40}")
 CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# As much as an entry of the tenants file may have.
+_LABELS_BYTES_MAX = 32 * 1024
 _TOPIC_PREFIX = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -33,6 +36,12 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         bool(CLUSTER_NAME.fullmatch(config.cluster.name)),
         "cluster.name",
         f"{config.cluster.name!r} is not a cluster's name; expected up to 253 of A-Z, a-z, 0-9, dot, _ and -",
+    )
+    labels_bytes = len(canonical_attributes(dict(config.cluster.labels)).encode())
+    check(
+        labels_bytes <= _LABELS_BYTES_MAX,
+        "cluster.labels",
+        f"{labels_bytes} bytes as JSON, which go with every request to disk; expected at most {_LABELS_BYTES_MAX}",
     )
     check(
         3600 % config.resolution_seconds == 0,

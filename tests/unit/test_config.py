@@ -111,6 +111,7 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("listen: {sql: 0.0.0.0:8123}", "set sql.users: or use 127.0.0.1"),
         ("sql: {users: {grafana: hunter2}}", "sql.users.grafana: expected the 64 hexadecimal digits"),
         ("tenants: /nowhere/tenants.yaml", "no such file"),
+        ("cluster: {labels: {a: " + "x" * 40_000 + "}}", "cluster.labels: 40008 bytes as JSON"),
         ("limits: {streams_max: none}", "limits.streams_max = 'none': expected a whole number"),
         ("limits: {request_bytes_max: 1GiB}", "is above limits.request_bytes_uncompressed_max"),
         ("limits: {outbox_bytes_max: much}", "expected a size such as 512KiB"),
