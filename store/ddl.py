@@ -16,7 +16,8 @@ Rules:
 6. All times are UTC by type: a session's or server's time zone must not move a row to another hour.
 7. Every table, also each that a view fills, remembers the tokens of its last ``deduplication_window`` blocks. An insert
    makes one block per table partition, so partitions are long: a week, a month, a year.
-8. Parts are fsynced before an insert returns: a killed process loses nothing, nor does a dead machine.
+8. Parts are fsynced before an insert returns, and merged ones before they replace others: a killed process loses
+   nothing, nor does a dead machine (but for the token records of `store.ledger`).
 9. Nothing expires unless a retention says so.
 """
 
@@ -189,10 +190,17 @@ def create_table(table: Table, *, deduplication_window: int) -> str:
     )
 
 
+_WIDE_PART_BYTES = 256 << 20
+
+
 def _table_settings(deduplication_window: int) -> str:
     return (
         f"non_replicated_deduplication_window = {deduplication_window}, "
-        "fsync_after_insert = 1, fsync_part_directory = 1, "
+        # A merged part replaces fsynced ones, so it has to be fsynced itself (rule 8).
+        "fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, "
+        # Fresh parts as one file of all columns: with a file per column, creating and syncing them costs more than the
+        # rows. Statistics are for the planner of joins, which no view has.
+        f"min_bytes_for_wide_part = {_WIDE_PART_BYTES}, auto_statistics_types = '', "
         # Retention then drops rows at once with their part where it can, and never rewrites a table to add a TTL.
         "materialize_ttl_recalculate_only = 1"
     )
