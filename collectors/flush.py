@@ -7,6 +7,7 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,10 +69,13 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
         window_seconds: the resolution.
     """
     lanes = []
+    digests: dict[str, dict[tuple[str, int], int]] = {tenant: {} for tenant in drained.rows}
+    for (place, window_start_ns), digest in drained.digests.items():
+        digests[catalog.places[place].tenant][catalog.places[place].cluster, window_start_ns] = digest
     for tenant, table in drained.rows.items():
-        digest = sum(d for (place, _), d in drained.digests.items() if catalog.places[place].tenant == tenant)
-        lanes.append(LaneRows("metrics_cluster", tenant, table, digest % 2**64))
-        lanes.append(LaneRows("totals", tenant, _totals(tenant, table, drained.digests, catalog), digest % 2**64))
+        digest = sum(digests[tenant].values()) % 2**64
+        lanes.append(LaneRows("metrics_cluster", tenant, table, digest))
+        lanes.append(LaneRows("totals", tenant, _totals(table, digests[tenant]), digest))
     window_ns = now_ns - now_ns % (window_seconds * NANOSECONDS)
     drops: dict[str, list[dict[str, object]]] = {}
     for (place, reason, unit), count in drained.tally.items():
@@ -108,24 +112,19 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
     return lanes
 
 
-def _totals(tenant: str, table: pa.Table, digests: Counter[tuple[int, int]], catalog: Catalog) -> pa.Table:
-    """Control totals of a tenant's metric rows by cluster and window."""
+def _totals(table: pa.Table, digests: Mapping[tuple[str, int], int]) -> pa.Table:
+    """Control totals of a tenant's metric rows, with the digests by cluster and window."""
     keys = ["window_start_ns", "window_seconds", "cluster"]
     columns = table.select([*keys, "points"])
     columns = columns.set_column(2, "cluster", columns["cluster"].cast(pa.string()))
     frame = (
         pl.DataFrame(columns).group_by(keys, maintain_order=True).agg(pl.col("points").sum(), pl.len().alias("rows"))
     )
-    by_name = {
-        (catalog.places[place].cluster, window_ns): digest
-        for (place, window_ns), digest in digests.items()
-        if catalog.places[place].tenant == tenant
-    }
     rows = frame.with_columns(
         pl.lit("metrics").alias("lane"),
         pl.Series(
             "digest",
-            [by_name.get(pair, 0) for pair in zip(frame["cluster"], frame["window_start_ns"], strict=True)],
+            [digests.get(pair, 0) for pair in zip(frame["cluster"], frame["window_start_ns"], strict=True)],
             pl.UInt64,
         ),
     ).to_arrow()
@@ -170,6 +169,7 @@ class Flusher:
         source = Source(self._name, self.meta.sequence + 1, edge.policy.version)
         try:
             lanes = rows_of(drained, catalog, source, now_ns=now_ns, window_seconds=edge.window_seconds)
+            acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)
             size = len(edge.lives)
             # Segments are rewritten whole once they hold three times what there is: at most three times the writing.
@@ -193,7 +193,7 @@ class Flusher:
                     series_whole=self._whole,
                     seen=self._unsaved_seen,
                     seen_forgotten=self._unsaved_forgotten,
-                    acknowledged=_acknowledged(lanes),
+                    acknowledged=acknowledged,
                 )
             )
         except BaseException:
@@ -207,7 +207,7 @@ class Flusher:
         edge.lives.columns.touched[:size] = False
         # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
         self._whole = edge.evict_idle(now_ns) > 0
-        points = sum(points for points, _ in _acknowledged(lanes).values())
+        points = sum(points for points, _ in acknowledged.values())
         drops: Counter[tuple[str, str]] = Counter()
         for (_, reason, unit), count in drained.tally.items():
             drops[reason, unit] += count

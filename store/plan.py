@@ -51,11 +51,6 @@ class Insert:
     blocks: int
 
 
-def token_of(log_id: str, topic: str, partition: int, offset: int) -> str:
-    """The deduplication token of a message (rule 1)."""
-    return f"{log_id}/{topic}/{partition}/{offset}"
-
-
 def plan(envelope: Envelope, lane: Lane, token: str) -> Insert:
     """Turn an envelope into its insert.
 
