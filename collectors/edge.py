@@ -29,7 +29,8 @@ from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
 from collectors.decode import wire
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
-from collectors.identify import Identifier, Kind
+from collectors.identify import Identifier
+from collectors.kinds import Kind
 from collectors.lives import Lives
 from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_stale
 from collectors.policy import Policy

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,9 @@ from catchment.identity import canonical_attributes, hash_parts, mix
 from catchment.limits import Limits
 from collectors.catalog import Catalog
 from collectors.decode.attributes import AttributeReader, Attributes, Unreadable, merged, service_of
-from collectors.decode.wire import Decoded, Points, RawBytes, Shape
+from collectors.decode.points import Decoded, Raw
 from collectors.hash_index import ABSENT, HashIndex
+from collectors.kinds import HAS_START, Kind
 from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.reasons import Reason
@@ -31,49 +31,10 @@ UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 Notes = Counter[tuple[int, Reason]]
 
-_DELTA, _CUMULATIVE = 1, 2
 # Values of the raw index below this one are reasons, negated.
 _REASON_BASE = -2
-
-
-class Kind(IntEnum):
-    """How the points of a stream become values. Its name is part of the stream's identity."""
-
-    GAUGE = 0  # also a cumulative sum that is not monotonic: its value is a level
-    COUNTER = 1
-    DELTA = 2
-    HISTOGRAM = 3
-    HISTOGRAM_DELTA = 4
-    EXPONENTIAL = 5
-    EXPONENTIAL_DELTA = 6
-    SUMMARY = 7
-
-    @property
-    def row_kind(self) -> str:
-        """What SQL shows."""
-        return ("gauge", "counter", "counter", *["histogram"] * 4, "summary")[self]
-
-
-HAS_START = np.array([False, True, False, True, False, True, False, True])
-
-
-def kinds_of(points: Points) -> Int32s:
-    """The kind of each point; -1 where temporality is neither delta nor cumulative."""
-    n = len(points)
-    if points.shape is Shape.GAUGE:
-        return np.full(n, Kind.GAUGE, np.int32)
-    if points.shape is Shape.SUMMARY:
-        return np.full(n, Kind.SUMMARY, np.int32)
-    cumulative, delta = {
-        Shape.SUM: (Kind.COUNTER, Kind.DELTA),
-        Shape.HISTOGRAM: (Kind.HISTOGRAM, Kind.HISTOGRAM_DELTA),
-        Shape.EXPONENTIAL: (Kind.EXPONENTIAL, Kind.EXPONENTIAL_DELTA),
-    }[points.shape]
-    kinds = np.where(points.temporality == _CUMULATIVE, cumulative, -1)
-    kinds = np.where(points.temporality == _DELTA, delta, kinds)
-    if points.shape is Shape.SUM:
-        kinds = np.where((points.temporality == _CUMULATIVE) & ~points.monotonic, Kind.GAUGE, kinds)
-    return kinds.astype(np.int32)
+# How many keys are read along behind one that was looked up.
+_READ_ALONG = 32
 
 
 @dataclass(frozen=True)
@@ -93,6 +54,7 @@ class Identifier:
         self._catalog = catalog
         self._lives = lives
         self._raw = HashIndex()
+        self._key_of_life: UInt64s = np.zeros(0, np.uint64)
         self._reader = AttributeReader(limits)
 
     def forget_evicted(self, moved: Int32s) -> None:
@@ -101,14 +63,14 @@ class Identifier:
         values = np.where(values >= 0, moved[np.maximum(values, 0)], -1).astype(np.int32)
         kept = values >= 0
         self._raw = HashIndex(int(kept.sum()))
-        self._raw.insert(keys[kept], values[kept])
+        self._key_of_life = np.zeros(0, np.uint64)
+        self._insert(keys[kept], values[kept])
 
-    def identify(self, decoded: Decoded, kinds: list[Int32s], places: Int32s, usable: list[Bools]) -> Identified:
+    def identify(self, decoded: Decoded, places: Int32s, usable: list[Bools]) -> Identified:
         """The life of each point.
 
         Args:
             decoded: the requests.
-            kinds: of each point, by shape.
             places: catalog slot of the place of each request.
             usable: points to look at, by shape; the others get 0.
         """
@@ -116,12 +78,12 @@ class Identifier:
             return Identified([], Counter())
         # All shapes at once: every step has a fixed cost.
         metric = np.concatenate([points.metric for points in decoded.points])
-        kind = np.concatenate(kinds)
+        kind = np.concatenate([points.kind for points in decoded.points])
         start_ns = np.where(HAS_START[kind], np.concatenate([points.start_ns for points in decoded.points]), 0)
-        attributes = RawBytes.hashes_of([points.attributes for points in decoded.points])
+        attributes = np.concatenate([points.attributes for points in decoded.points])
         keys = mix(self._shared_keys(decoded, places)[metric] + kind.astype(np.uint64), attributes)
         keys = mix(keys, start_ns.view(np.uint64))
-        found = self._raw.find(keys)
+        found = self._find(keys)
         found[~np.concatenate(usable)] = 0
         if self._lives.any_dead:
             # Raw keys may still lead to a life that was evicted for a younger one.
@@ -137,10 +99,34 @@ class Identifier:
             rank[order] = np.arange(len(order))
             values = self._make(decoded, metric, kind, places, start_ns, unknown[first[order]], notes)
             self._make_room(len(values))
-            self._raw.insert(new_keys[order], values)
+            self._insert(new_keys[order], values)
             found[unknown] = values[rank[inverse]]
         lives = np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32)
         return Identified(np.split(lives, np.cumsum([len(points) for points in decoded.points])[:-1]), notes)
+
+    def _find(self, keys: UInt64s) -> Int32s:
+        """The life of each raw key.
+
+        Senders repeat their streams in the order in which these became lives. So every some keys one is looked up, and
+        for those behind it the lives behind its own are tried first, which is reading along, not jumping about.
+        """
+        if not len(self._key_of_life) or self._lives.any_dead:
+            return self._raw.find(keys)  # a dead life still has the key that led to it
+        heads = np.maximum(self._raw.find(keys[::_READ_ALONG]), 0)
+        ahead = np.arange(len(keys), dtype=np.int32) % np.int32(_READ_ALONG)
+        found = np.minimum(np.repeat(heads, _READ_ALONG)[: len(keys)] + ahead, np.int32(len(self._key_of_life) - 1))
+        others = np.flatnonzero(self._key_of_life[found] != np.maximum(keys, np.uint64(1)))
+        found[others] = self._raw.find(keys[others])
+        return found
+
+    def _insert(self, keys: UInt64s, values: Int32s) -> None:
+        self._raw.insert(keys, values)
+        if len(self._key_of_life) < len(self._lives):
+            grown = np.zeros(2 * len(self._lives), np.uint64)
+            grown[: len(self._key_of_life)] = self._key_of_life
+            self._key_of_life = grown
+        good = values >= 0
+        self._key_of_life[values[good]] = np.maximum(keys[good], np.uint64(1))
 
     def _make_room(self, wanted: int) -> None:
         """Raw keys are the senders' choice: beyond two a stream, those of bad identities are forgotten, then all."""
@@ -156,11 +142,9 @@ class Identifier:
     def _shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
         """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""
         metrics = decoded.metrics
-        parts = [decoded.resources, decoded.scopes, metrics.names, metrics.units]
-        ends = np.cumsum([len(part) for part in parts])
-        resources, scopes, names, units, _ = np.split(RawBytes.hashes_of(parts), ends)
-        resources = mix(resources, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
-        return mix(mix(mix(resources[metrics.resource], scopes[metrics.scope]), names), units)
+        resources = mix(decoded.resources.hashes, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
+        shared = mix(resources[metrics.resource], decoded.scopes.hashes[metrics.scope])
+        return mix(mix(shared, metrics.names.hashes), metrics.units.hashes)
 
     def _make(
         self,
@@ -176,7 +160,7 @@ class Identifier:
         values = np.zeros(len(rows), np.int32)
         streams: list[_Stream | None] = []
         shared = _Shared(decoded, self._reader)
-        raw_attributes = RawBytes.split_all([points.attributes for points in decoded.points], rows)
+        raw_attributes = _attribute_fields(decoded, rows)
         for i, (metric, kind, raw) in enumerate(
             zip(metric_of[rows].tolist(), kinds[rows].tolist(), raw_attributes, strict=True)
         ):
@@ -277,6 +261,19 @@ class Identifier:
             raise Unreadable(Reason.NAME_MALFORMED) from error
 
 
+def _attribute_fields(decoded: Decoded, rows: npt.NDArray[np.intp]) -> list[list[bytes]]:
+    """The attributes of some points, numbered through all shapes."""
+    fields: list[list[bytes]] = [[] for _ in rows]
+    first = 0
+    for points in decoded.points:
+        own = np.flatnonzero((rows >= first) & (rows < first + len(points)))
+        if len(own):
+            for i, each in zip(own.tolist(), points.attribute_fields(rows[own] - first), strict=True):
+                fields[i] = each
+        first += len(points)
+    return fields
+
+
 @dataclass(frozen=True, slots=True)
 class _Stream:
     """A stream that was not looked up by its raw key before."""
@@ -319,7 +316,7 @@ class _Shared:
 
 
 def _cached(
-    cache: dict[int, tuple[Attributes, str] | Reason], row: int, raw: RawBytes, read: Callable[[bytes], Attributes]
+    cache: dict[int, tuple[Attributes, str] | Reason], row: int, raw: Raw, read: Callable[[bytes], Attributes]
 ) -> tuple[Attributes, str]:
     known = cache.get(row)
     if known is None:

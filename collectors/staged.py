@@ -12,9 +12,10 @@ import numpy.typing as npt
 from catchment.histogram import Histograms, explicit_keys, exponential_keys, take_histograms
 from catchment.limits import Limits
 from collectors.contributions import Exemplar
-from collectors.decode.wire import Buckets, Decoded, Points, Shape
+from collectors.decode.points import Buckets, Decoded, Points, Shape
 from collectors.histograms import HistogramPoints
-from collectors.identify import Identifier, Kind, kinds_of
+from collectors.identify import Identifier
+from collectors.kinds import Kind
 from collectors.numbers import NumberPoints
 from collectors.reasons import Reason
 from collectors.validate import no_recorded_value, validate
@@ -25,17 +26,20 @@ Rows = npt.NDArray[np.intp] | slice
 
 _TRACE_ID_BYTES = 16
 _SPAN_ID_BYTES = 8
+# Kinds that alternate more often are sorted out by their rows.
+_RUNS_MAX = 8
 
 
 @dataclass
 class Staged:
-    """Points of some requests by kind, and what is to be counted with them."""
+    """Points of some requests by kind, and what is to be counted with them; ``buckets`` are those of histograms."""
 
     numbers: dict[Kind, list[NumberPoints]] = field(default_factory=dict)
     histograms: dict[Kind, list[HistogramPoints]] = field(default_factory=dict)
     exemplars: list[tuple[Int32s, Int64s, Exemplar]] = field(default_factory=list)
     tally: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     points: int = 0
+    buckets: int = 0
     refused: list[Counter[Reason]] = field(default_factory=list)
 
     def lives(self) -> Iterator[Int32s]:
@@ -45,11 +49,6 @@ class Staged:
         for histograms in self.histograms.values():
             yield from (part.life for part in histograms)
         yield from (life for life, _, _ in self.exemplars)
-
-    @property
-    def buckets(self) -> int:
-        """How many buckets its histograms have."""
-        return sum(len(part.histograms.keys) for parts in self.histograms.values() for part in parts)
 
     def follow(self, moved: Int32s) -> None:
         """Name the lives by their new rows; see `Lives.evict`."""
@@ -68,6 +67,7 @@ class Staged:
         self.exemplars.extend(other.exemplars)
         self.tally.update(other.tally)
         self.points += other.points
+        self.buckets += other.buckets
 
 
 def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Identifier, limits: Limits) -> Staged:
@@ -82,23 +82,20 @@ def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Ide
     """
     staged = Staged(refused=[Counter() for _ in range(decoded.requests)])
     requests = [decoded.metrics.request[points.metric] for points in decoded.points]
-    kinds = [kinds_of(points) for points in decoded.points]
     codes = [
-        validate(points, kind, received_ns[request], limits)
-        for points, kind, request in zip(decoded.points, kinds, requests, strict=True)
+        validate(points, request, received_ns, limits) for points, request in zip(decoded.points, requests, strict=True)
     ]
-    identified = identifier.identify(decoded, kinds, places, [code == Reason.OK for code in codes])
+    identified = identifier.identify(decoded, places, [code == Reason.OK for code in codes])
     for (place, reason), count in identified.notes.items():
         staged.tally[place, reason.text, "streams"] += count
     for i, points in enumerate(decoded.points):
-        _stage_shape(staged, points, kinds[i], codes[i], identified.lives[i], requests[i], places)
+        _stage_shape(staged, points, codes[i], identified.lives[i], requests[i], places)
     return staged
 
 
 def _stage_shape(
     staged: Staged,
     points: Points,
-    kinds: Int32s,
     codes: npt.NDArray[np.uint8],
     lives: Int32s,
     request: Int32s,
@@ -110,27 +107,30 @@ def _stage_shape(
         _count_refusals(staged, codes, request, places)
     good = codes == Reason.OK
     staged.points += int(good.sum())
-    for kind, rows in _by_kind(kinds, good):
-        if points.shape in (Shape.GAUGE, Shape.SUM):
+    for kind, rows in _by_kind(points.kind, good):
+        if points.shape is Shape.NUMBER:
             staged.numbers.setdefault(kind, []).append(_numbers(points, lives, rows))
         else:
-            staged.histograms.setdefault(kind, []).append(_histograms(points, lives, rows))
+            histograms = _histograms(points, lives, rows)
+            staged.histograms.setdefault(kind, []).append(histograms)
+            staged.buckets += len(histograms.histograms.keys)
     if points.quantiles is not None:
         for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):
             if count:
                 staged.tally[place, Reason.SUMMARY_QUANTILES.text, "values"] += count
-    _stage_exemplars(staged, points, kinds, lives, good)
+    _stage_exemplars(staged, points, lives, good)
 
 
 def _by_kind(kinds: Int32s, good: npt.NDArray[np.bool_]) -> Iterator[tuple[Kind, Rows]]:
-    """The good rows of each kind; usually all rows are good and of one kind, and nothing has to be copied."""
-    if good.all() and (kinds == kinds[0]).all():
-        yield Kind(int(kinds[0])), slice(None)
-        return
-    for kind in Kind:
-        rows = np.flatnonzero(good & (kinds == kind))
-        if len(rows):
-            yield kind, rows
+    """The good rows of each kind; usually all rows are good and lie by kind, and nothing has to be copied."""
+    if good.all():
+        ends = [*(np.flatnonzero(kinds[1:] != kinds[:-1]) + 1).tolist(), len(kinds)]
+        if len(ends) <= _RUNS_MAX:
+            for start, end in zip([0, *ends], ends, strict=False):
+                yield Kind(int(kinds[start])), slice(start, end)
+            return
+    for kind in np.unique(kinds[good]).tolist():
+        yield Kind(kind), np.flatnonzero(good & (kinds == kind))
 
 
 def _count_refusals(staged: Staged, codes: npt.NDArray[np.uint8], request: Int32s, places: Int32s) -> None:
@@ -156,6 +156,8 @@ def _numbers(points: Points, lives: Int32s, rows: Rows) -> NumberPoints:
 
 
 def _histograms(points: Points, lives: Int32s, rows: Rows) -> HistogramPoints:
+    if isinstance(rows, slice):
+        rows = slice(None) if rows == slice(0, len(points)) else np.arange(rows.start, rows.stop)
     n = len(points) if isinstance(rows, slice) else len(rows)
     histograms = Histograms(np.zeros(n + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
     scale, zero_threshold = np.zeros(n, np.int32), np.zeros(n)
@@ -208,7 +210,7 @@ def _intervals(points: Points, buckets: Buckets) -> Histograms:
     return Histograms(offsets, keys, counts)
 
 
-def _stage_exemplars(staged: Staged, points: Points, kinds: Int32s, lives: Int32s, good: npt.NDArray[np.bool_]) -> None:
+def _stage_exemplars(staged: Staged, points: Points, lives: Int32s, good: npt.NDArray[np.bool_]) -> None:
     exemplars = points.exemplars
     if exemplars is None:
         return
@@ -216,7 +218,7 @@ def _stage_exemplars(staged: Staged, points: Points, kinds: Int32s, lives: Int32
     if len(rows):
         point = exemplars.point[rows]
         # An exemplar stands in the row of its point, whatever its own time.
-        instant_ns = points.time_ns[point] + (kinds[point] == Kind.GAUGE)
+        instant_ns = points.time_ns[point] + (points.kind[point] == Kind.GAUGE)
         staged.exemplars.append(
             (
                 lives[point],

@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from catchment.limits import Limits
 from catchment.windows import NANOSECONDS
-from collectors.decode.wire import Buckets, Points, Shape
-from collectors.identify import Kind
+from collectors.decode.points import Buckets, Points, Shape
+from collectors.decode.raw import lengths_of
+from collectors.kinds import Kind
 from collectors.reasons import Reason
 
 Codes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
+Refuse = Callable[[Bools, Reason], None]
 
 # https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponential-scale: what senders may use.
 SCALE_MIN, SCALE_MAX = -10, 20
@@ -32,13 +35,15 @@ def no_recorded_value(points: Points) -> Bools:
     return flagged
 
 
-def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDArray[np.int64], limits: Limits) -> Codes:
+def validate(points: Points, request: npt.NDArray[np.int32], received_ns: Int64s, limits: Limits) -> Codes:
     """The reason of each point, `Reason.OK` where it can be used; the first failing check decides.
+
+    Sums and extremes of whole columns tell whether anything can be wrong at all, which it hardly ever is.
 
     Args:
         points: of one shape.
-        kinds: see `identify.kinds_of`.
-        received_ns: when the request of each point came.
+        request: of each point.
+        received_ns: when each request came.
         limits: bounds of time, counts and buckets.
     """
     codes = np.zeros(len(points), np.uint8)
@@ -47,18 +52,21 @@ def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDAr
         if where.any():
             codes[where & (codes == 0)] = reason
 
-    refuse(kinds < 0, Reason.UNKNOWN_TEMPORALITY)
-    refuse(points.time_ns < received_ns - limits.past_seconds_max * NANOSECONDS, Reason.TOO_OLD)
-    refuse(points.time_ns > received_ns + limits.future_seconds_max * NANOSECONDS, Reason.TOO_FAR_IN_FUTURE)
-    refuse((points.start_ns > points.time_ns) | (points.start_ns < 0), Reason.START_AFTER_TIME)
-    empty = no_recorded_value(points)
-    if points.shape is not Shape.GAUGE:
-        refuse(empty & (kinds != Kind.GAUGE), Reason.NO_RECORDED_VALUE)
-    if points.shape in (Shape.GAUGE, Shape.SUM):
-        refuse(~points.has_number & ~empty, Reason.NO_VALUE)
-        refuse(~np.isfinite(points.number_float) & ~empty, Reason.NOT_FINITE)
-        negative = np.where(points.is_int, points.number_int < 0, points.number_float < 0)
-        refuse(negative & points.monotonic, Reason.NEGATIVE_MONOTONIC)
+    refuse(points.kind < 0, Reason.UNKNOWN_TEMPORALITY)
+    _validate_times(points, request, received_ns, limits, refuse)
+    if points.flags.any():
+        empty = no_recorded_value(points)
+        refuse(empty & (points.kind != Kind.GAUGE), Reason.NO_RECORDED_VALUE)
+    else:
+        empty = np.zeros(len(points), np.bool_)
+    if points.shape is Shape.NUMBER:
+        if not points.has_number.all():
+            refuse(~points.has_number & ~empty, Reason.NO_VALUE)
+        if not np.isfinite(points.number_float.sum()):
+            refuse(~np.isfinite(points.number_float) & ~empty, Reason.NOT_FINITE)
+        if points.number_int.min() < 0 or not points.number_float.min() >= 0:
+            negative = np.where(points.is_int, points.number_int < 0, points.number_float < 0)
+            refuse(negative & points.monotonic, Reason.NEGATIVE_MONOTONIC)
         return codes
     refuse(points.count > np.uint64(limits.histogram_count_max), Reason.COUNT_TOO_LARGE)
     # min and max are advice: one that is not finite is left out later, the point stays good.
@@ -68,19 +76,30 @@ def validate(points: Points, kinds: npt.NDArray[np.int32], received_ns: npt.NDAr
     return codes
 
 
-def _validate_buckets(
-    points: Points, buckets: Buckets, limits: Limits, refuse: Callable[[Bools, Reason], None]
+def _validate_times(
+    points: Points, request: npt.NDArray[np.int32], received_ns: Int64s, limits: Limits, refuse: Refuse
 ) -> None:
-    counts_of = np.diff(buckets.offsets)
+    time_ns, start_ns = points.time_ns, points.start_ns
+    past_ns, future_ns = limits.past_seconds_max * NANOSECONDS, limits.future_seconds_max * NANOSECONDS
+    if time_ns.min() < received_ns.max() - past_ns:
+        refuse(time_ns < received_ns[request] - past_ns, Reason.TOO_OLD)
+    if time_ns.max() > received_ns.min() + future_ns:
+        refuse(time_ns > received_ns[request] + future_ns, Reason.TOO_FAR_IN_FUTURE)
+    if start_ns.min() < 0 or start_ns.max() > time_ns.min():
+        refuse((start_ns > time_ns) | (start_ns < 0), Reason.START_AFTER_TIME)
+
+
+def _validate_buckets(points: Points, buckets: Buckets, limits: Limits, refuse: Refuse) -> None:
+    counts_of = lengths_of(buckets.offsets)
     if points.shape is Shape.HISTOGRAM:
-        bounds_of = np.diff(buckets.bound_offsets)
+        bounds_of = lengths_of(buckets.bound_offsets)
         refuse(counts_of > limits.histogram_buckets_max, Reason.BUCKETS_TOO_MANY)
         # Neither counts nor bounds is allowed: a histogram of count and sum alone.
         refuse((counts_of != bounds_of + 1) & ~((counts_of == 0) & (bounds_of == 0)), Reason.BUCKETS_MALFORMED)
         refuse(~_ascending(buckets), Reason.BOUNDS_MALFORMED)
         refuse(~_adds_up(points.count, (buckets.offsets, buckets.counts)) & (counts_of > 0), Reason.BUCKETS_MALFORMED)
         return
-    negatives_of = np.diff(buckets.negative_offsets)
+    negatives_of = lengths_of(buckets.negative_offsets)
     refuse(counts_of + negatives_of > limits.histogram_buckets_max, Reason.BUCKETS_TOO_MANY)
     refuse((buckets.scale < SCALE_MIN) | (buckets.scale > SCALE_MAX), Reason.SCALE_OUT_OF_RANGE)
     refuse(~(np.isfinite(buckets.zero_threshold) & (buckets.zero_threshold >= 0)), Reason.BOUNDS_MALFORMED)
@@ -96,7 +115,7 @@ def _adds_up(total: npt.NDArray[np.uint64], *ranges: tuple[npt.NDArray[np.int64]
             exact += counts
             rough += counts
             continue
-        some = np.flatnonzero(np.diff(offsets))
+        some = np.flatnonzero(lengths_of(offsets))
         if len(some):
             exact[some] += np.add.reduceat(counts, offsets[some])
             rough[some] += np.add.reduceat(counts.astype(np.float64), offsets[some])
@@ -109,13 +128,13 @@ def _ascending(buckets: Buckets) -> Bools:
     bounds = buckets.bounds
     bad = ~np.isfinite(bounds)
     if len(bounds) > 1:
-        owner = np.repeat(np.arange(n), np.diff(buckets.bound_offsets))
+        owner = np.repeat(np.arange(n), lengths_of(buckets.bound_offsets))
         falls = np.zeros(len(bounds), np.bool_)
         falls[1:] = (bounds[1:] <= bounds[:-1]) & (owner[1:] == owner[:-1])
         bad |= falls
     if not bad.any():
         return np.ones(n, np.bool_)
-    owner = np.repeat(np.arange(n), np.diff(buckets.bound_offsets))
+    owner = np.repeat(np.arange(n), lengths_of(buckets.bound_offsets))
     good = np.ones(n, np.bool_)
     good[owner[bad]] = False
     return good

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'collectors/decode/trimmed_metrics.proto\x12\x1c\x63\x61tchment.trimmed.metrics.v1\"V\n\x0bMetricsData\x12G\n\x10resource_metrics\x18\x01 \x03(\x0b\x32-.catchment.trimmed.metrics.v1.ResourceMetrics\"f\n\x0fResourceMetrics\x12\x10\n\x08resource\x18\x01 \x01(\x0c\x12\x41\n\rscope_metrics\x18\x02 \x03(\x0b\x32*.catchment.trimmed.metrics.v1.ScopeMetrics\"T\n\x0cScopeMetrics\x12\r\n\x05scope\x18\x01 \x01(\x0c\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.catchment.trimmed.metrics.v1.Metric\"\xcf\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0c\n\x04unit\x18\x03 \x01(\x0c\x12\x32\n\x05gauge\x18\x05 \x01(\x0b\x32#.catchment.trimmed.metrics.v1.Gauge\x12.\n\x03sum\x18\x07 \x01(\x0b\x32!.catchment.trimmed.metrics.v1.Sum\x12:\n\thistogram\x18\t \x01(\x0b\x32\'.catchment.trimmed.metrics.v1.Histogram\x12Q\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x32.catchment.trimmed.metrics.v1.ExponentialHistogram\x12\x36\n\x07summary\x18\x0b \x01(\x0b\x32%.catchment.trimmed.metrics.v1.Summary\"K\n\x05Gauge\x12\x42\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32-.catchment.trimmed.metrics.v1.NumberDataPoint\"\x80\x01\n\x03Sum\x12\x42\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32-.catchment.trimmed.metrics.v1.NumberDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"s\n\tHistogram\x12\x45\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x30.catchment.trimmed.metrics.v1.HistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"\x89\x01\n\x14\x45xponentialHistogram\x12P\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32;.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"N\n\x07Summary\x12\x43\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32..catchment.trimmed.metrics.v1.SummaryDataPoint\"\xd5\x01\n\x0fNumberDataPoint\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x39\n\texemplars\x18\x05 \x03(\x0b\x32&.catchment.trimmed.metrics.v1.Exemplar\x12\r\n\x05\x66lags\x18\x08 \x01(\rB\x07\n\x05value\"\xb5\x02\n\x12HistogramDataPoint\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rbucket_counts\x18\x06 \x03(\x06\x12\x17\n\x0f\x65xplicit_bounds\x18\x07 \x03(\x01\x12\x39\n\texemplars\x18\x08 \x03(\x0b\x32&.catchment.trimmed.metrics.v1.Exemplar\x12\r\n\x05\x66lags\x18\n \x01(\r\x12\x10\n\x03min\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03max\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x06\n\x04_sumB\x06\n\x04_minB\x06\n\x04_max\"\xab\x04\n\x1d\x45xponentialHistogramDataPoint\x12\x12\n\nattributes\x18\x01 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05scale\x18\x06 \x01(\x11\x12\x12\n\nzero_count\x18\x07 \x01(\x06\x12U\n\x08positive\x18\x08 \x01(\x0b\x32\x43.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint.Buckets\x12U\n\x08negative\x18\t \x01(\x0b\x32\x43.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint.Buckets\x12\r\n\x05\x66lags\x18\n \x01(\r\x12\x39\n\texemplars\x18\x0b \x03(\x0b\x32&.catchment.trimmed.metrics.v1.Exemplar\x12\x10\n\x03min\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03max\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x16\n\x0ezero_threshold\x18\x0e \x01(\x01\x1a\x30\n\x07\x42uckets\x12\x0e\n\x06offset\x18\x01 \x01(\x11\x12\x15\n\rbucket_counts\x18\x02 \x03(\x04\x42\x06\n\x04_sumB\x06\n\x04_minB\x06\n\x04_max\"\xa0\x01\n\x10SummaryDataPoint\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x0b\n\x03sum\x18\x05 \x01(\x01\x12\x17\n\x0fquantile_values\x18\x06 \x03(\x0c\x12\r\n\x05\x66lags\x18\x08 \x01(\r\"u\n\x08\x45xemplar\x12\x16\n\x0etime_unix_nano\x18\x02 \x01(\x06\x12\x13\n\tas_double\x18\x03 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x0f\n\x07span_id\x18\x04 \x01(\x0c\x12\x10\n\x08trace_id\x18\x05 \x01(\x0c\x42\x07\n\x05value\"d\n\x12ShallowMetricsData\x12N\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x34.catchment.trimmed.metrics.v1.ShallowResourceMetrics\"b\n\x16ShallowResourceMetrics\x12H\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x31.catchment.trimmed.metrics.v1.ShallowScopeMetrics\"S\n\x13ShallowScopeMetrics\x12<\n\x07metrics\x18\x02 \x03(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowMetric\"\xcf\x02\n\rShallowMetric\x12:\n\x05gauge\x18\x05 \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12\x38\n\x03sum\x18\x07 \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12>\n\thistogram\x18\t \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12J\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12<\n\x07summary\x18\x0b \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\"$\n\rShallowPoints\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'collectors/decode/trimmed_metrics.proto\x12\x1c\x63\x61tchment.trimmed.metrics.v1\"V\n\x0bMetricsData\x12G\n\x10resource_metrics\x18\x01 \x03(\x0b\x32-.catchment.trimmed.metrics.v1.ResourceMetrics\"f\n\x0fResourceMetrics\x12\x10\n\x08resource\x18\x01 \x01(\x0c\x12\x41\n\rscope_metrics\x18\x02 \x03(\x0b\x32*.catchment.trimmed.metrics.v1.ScopeMetrics\"T\n\x0cScopeMetrics\x12\r\n\x05scope\x18\x01 \x01(\x0c\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.catchment.trimmed.metrics.v1.Metric\"\xcf\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0c\n\x04unit\x18\x03 \x01(\x0c\x12\x32\n\x05gauge\x18\x05 \x01(\x0b\x32#.catchment.trimmed.metrics.v1.Gauge\x12.\n\x03sum\x18\x07 \x01(\x0b\x32!.catchment.trimmed.metrics.v1.Sum\x12:\n\thistogram\x18\t \x01(\x0b\x32\'.catchment.trimmed.metrics.v1.Histogram\x12Q\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x32.catchment.trimmed.metrics.v1.ExponentialHistogram\x12\x36\n\x07summary\x18\x0b \x01(\x0b\x32%.catchment.trimmed.metrics.v1.Summary\"\x1c\n\x05Gauge\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\"Q\n\x03Sum\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"s\n\tHistogram\x12\x45\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x30.catchment.trimmed.metrics.v1.HistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"\x89\x01\n\x14\x45xponentialHistogram\x12P\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32;.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\"\x1e\n\x07Summary\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\"\xad\x01\n\x0fNumberDataPoint\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x11\n\texemplars\x18\x05 \x03(\x0c\x12\r\n\x05\x66lags\x18\x08 \x01(\rB\x07\n\x05value\"\x8d\x02\n\x12HistogramDataPoint\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rbucket_counts\x18\x06 \x03(\x06\x12\x17\n\x0f\x65xplicit_bounds\x18\x07 \x03(\x01\x12\x11\n\texemplars\x18\x08 \x03(\x0c\x12\r\n\x05\x66lags\x18\n \x01(\r\x12\x10\n\x03min\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03max\x18\x0c \x01(\x01H\x02\x88\x01\x01\x42\x06\n\x04_sumB\x06\n\x04_minB\x06\n\x04_max\"\x83\x04\n\x1d\x45xponentialHistogramDataPoint\x12\x12\n\nattributes\x18\x01 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x10\n\x03sum\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05scale\x18\x06 \x01(\x11\x12\x12\n\nzero_count\x18\x07 \x01(\x06\x12U\n\x08positive\x18\x08 \x01(\x0b\x32\x43.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint.Buckets\x12U\n\x08negative\x18\t \x01(\x0b\x32\x43.catchment.trimmed.metrics.v1.ExponentialHistogramDataPoint.Buckets\x12\r\n\x05\x66lags\x18\n \x01(\r\x12\x11\n\texemplars\x18\x0b \x03(\x0c\x12\x10\n\x03min\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03max\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x16\n\x0ezero_threshold\x18\x0e \x01(\x01\x1a\x30\n\x07\x42uckets\x12\x0e\n\x06offset\x18\x01 \x01(\x11\x12\x15\n\rbucket_counts\x18\x02 \x03(\x04\x42\x06\n\x04_sumB\x06\n\x04_minB\x06\n\x04_max\"\xa0\x01\n\x10SummaryDataPoint\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\r\n\x05\x63ount\x18\x04 \x01(\x06\x12\x0b\n\x03sum\x18\x05 \x01(\x01\x12\x17\n\x0fquantile_values\x18\x06 \x03(\x0c\x12\r\n\x05\x66lags\x18\x08 \x01(\r\"u\n\x08\x45xemplar\x12\x16\n\x0etime_unix_nano\x18\x02 \x01(\x06\x12\x13\n\tas_double\x18\x03 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x0f\n\x07span_id\x18\x04 \x01(\x0c\x12\x10\n\x08trace_id\x18\x05 \x01(\x0c\x42\x07\n\x05value\"d\n\x12ShallowMetricsData\x12N\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x34.catchment.trimmed.metrics.v1.ShallowResourceMetrics\"b\n\x16ShallowResourceMetrics\x12H\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x31.catchment.trimmed.metrics.v1.ShallowScopeMetrics\"S\n\x13ShallowScopeMetrics\x12<\n\x07metrics\x18\x02 \x03(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowMetric\"\xcf\x02\n\rShallowMetric\x12:\n\x05gauge\x18\x05 \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12\x38\n\x03sum\x18\x07 \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12>\n\thistogram\x18\t \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12J\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\x12<\n\x07summary\x18\x0b \x01(\x0b\x32+.catchment.trimmed.metrics.v1.ShallowPoints\"$\n\rShallowPoints\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,35 +40,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRIC']._serialized_start=352
   _globals['_METRIC']._serialized_end=687
   _globals['_GAUGE']._serialized_start=689
-  _globals['_GAUGE']._serialized_end=764
-  _globals['_SUM']._serialized_start=767
-  _globals['_SUM']._serialized_end=895
-  _globals['_HISTOGRAM']._serialized_start=897
-  _globals['_HISTOGRAM']._serialized_end=1012
-  _globals['_EXPONENTIALHISTOGRAM']._serialized_start=1015
-  _globals['_EXPONENTIALHISTOGRAM']._serialized_end=1152
-  _globals['_SUMMARY']._serialized_start=1154
-  _globals['_SUMMARY']._serialized_end=1232
-  _globals['_NUMBERDATAPOINT']._serialized_start=1235
-  _globals['_NUMBERDATAPOINT']._serialized_end=1448
-  _globals['_HISTOGRAMDATAPOINT']._serialized_start=1451
-  _globals['_HISTOGRAMDATAPOINT']._serialized_end=1760
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_start=1763
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_end=2318
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT_BUCKETS']._serialized_start=2246
-  _globals['_EXPONENTIALHISTOGRAMDATAPOINT_BUCKETS']._serialized_end=2294
-  _globals['_SUMMARYDATAPOINT']._serialized_start=2321
-  _globals['_SUMMARYDATAPOINT']._serialized_end=2481
-  _globals['_EXEMPLAR']._serialized_start=2483
-  _globals['_EXEMPLAR']._serialized_end=2600
-  _globals['_SHALLOWMETRICSDATA']._serialized_start=2602
-  _globals['_SHALLOWMETRICSDATA']._serialized_end=2702
-  _globals['_SHALLOWRESOURCEMETRICS']._serialized_start=2704
-  _globals['_SHALLOWRESOURCEMETRICS']._serialized_end=2802
-  _globals['_SHALLOWSCOPEMETRICS']._serialized_start=2804
-  _globals['_SHALLOWSCOPEMETRICS']._serialized_end=2887
-  _globals['_SHALLOWMETRIC']._serialized_start=2890
-  _globals['_SHALLOWMETRIC']._serialized_end=3225
-  _globals['_SHALLOWPOINTS']._serialized_start=3227
-  _globals['_SHALLOWPOINTS']._serialized_end=3263
+  _globals['_GAUGE']._serialized_end=717
+  _globals['_SUM']._serialized_start=719
+  _globals['_SUM']._serialized_end=800
+  _globals['_HISTOGRAM']._serialized_start=802
+  _globals['_HISTOGRAM']._serialized_end=917
+  _globals['_EXPONENTIALHISTOGRAM']._serialized_start=920
+  _globals['_EXPONENTIALHISTOGRAM']._serialized_end=1057
+  _globals['_SUMMARY']._serialized_start=1059
+  _globals['_SUMMARY']._serialized_end=1089
+  _globals['_NUMBERDATAPOINT']._serialized_start=1092
+  _globals['_NUMBERDATAPOINT']._serialized_end=1265
+  _globals['_HISTOGRAMDATAPOINT']._serialized_start=1268
+  _globals['_HISTOGRAMDATAPOINT']._serialized_end=1537
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_start=1540
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT']._serialized_end=2055
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT_BUCKETS']._serialized_start=1983
+  _globals['_EXPONENTIALHISTOGRAMDATAPOINT_BUCKETS']._serialized_end=2031
+  _globals['_SUMMARYDATAPOINT']._serialized_start=2058
+  _globals['_SUMMARYDATAPOINT']._serialized_end=2218
+  _globals['_EXEMPLAR']._serialized_start=2220
+  _globals['_EXEMPLAR']._serialized_end=2337
+  _globals['_SHALLOWMETRICSDATA']._serialized_start=2339
+  _globals['_SHALLOWMETRICSDATA']._serialized_end=2439
+  _globals['_SHALLOWRESOURCEMETRICS']._serialized_start=2441
+  _globals['_SHALLOWRESOURCEMETRICS']._serialized_end=2539
+  _globals['_SHALLOWSCOPEMETRICS']._serialized_start=2541
+  _globals['_SHALLOWSCOPEMETRICS']._serialized_end=2624
+  _globals['_SHALLOWMETRIC']._serialized_start=2627
+  _globals['_SHALLOWMETRIC']._serialized_end=2962
+  _globals['_SHALLOWPOINTS']._serialized_start=2964
+  _globals['_SHALLOWPOINTS']._serialized_end=3000
 # @@protoc_insertion_point(module_scope)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from catchment.errors import Invalid
 from collectors.decode import wire
-from collectors.decode.wire import Decoded, Points, Shape
+from collectors.decode.points import Decoded, Points, Shape
+from collectors.kinds import UNKNOWN_KIND, Kind
 
 UINT64 = (0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
 INT64 = (0, 1, -1, 2**63 - 1, -(2**63))
 DOUBLES = (0.0, -0.0, 1.5, -1e300, 5e-324, math.inf, -math.inf, math.nan)
 INT32 = (0, 1, -1, 20, -10, 2**31 - 1, -(2**31))
 DATA = {
-    "gauge": Shape.GAUGE,
-    "sum": Shape.SUM,
+    "gauge": Shape.NUMBER,
+    "sum": Shape.NUMBER,
     "histogram": Shape.HISTOGRAM,
     "exponential_histogram": Shape.EXPONENTIAL,
     "summary": Shape.SUMMARY,
@@ -129,11 +134,11 @@ def _check_point(shape: Shape, points: Points, i: int, point: Any) -> None:
         _signed(point.start_time_unix_nano),
     )
     assert points.flags[i] == point.flags
-    parts = wire.RawBytes.split_all([points.attributes], [i])[0]  # type: ignore[arg-type]  # any index will do
+    parts = points.attribute_fields(np.array([i]))[0]
     assert [KeyValue.FromString(part).SerializeToString() for part in parts] == [
         each.SerializeToString() for each in point.attributes
     ]
-    if shape in (Shape.GAUGE, Shape.SUM):
+    if shape is Shape.NUMBER:
         which = point.WhichOneof("value")
         assert (points.has_number[i], points.is_int[i]) == (which is not None, which == "as_int")
         assert points.number_int[i] == (point.as_int if which == "as_int" else 0)
@@ -176,29 +181,41 @@ def _check(decoded: Decoded, requests: list[ExportMetricsServiceRequest]) -> Non
         for metric in of_scope.metrics
     ]
     assert len(decoded.metrics.request) == len(metrics)
+    # Numbers are one group: those of gauges first, then those of sums.
     expected: dict[Shape, list[Any]] = {shape: [] for shape in Shape}
-    for row, (number, of_resource, of_scope, metric) in enumerate(metrics):
-        assert decoded.metrics.request[row] == number
-        assert decoded.metrics.names[row].decode() == metric.name
-        assert decoded.metrics.units[row].decode() == metric.unit
-        resource = Resource.FromString(decoded.resources[int(decoded.metrics.resource[row])])
-        assert resource.SerializeToString() == of_resource.resource.SerializeToString()
-        scope = InstrumentationScope.FromString(decoded.scopes[int(decoded.metrics.scope[row])])
-        assert scope.SerializeToString() == of_scope.scope.SerializeToString()
-        which = metric.WhichOneof("data")
-        if which:
-            data = getattr(metric, which)
-            expected[DATA[which]] += [(row, data, point) for point in data.data_points]
+    for name, shape in DATA.items():
+        for row, (number, of_resource, of_scope, metric) in enumerate(metrics):
+            assert decoded.metrics.request[row] == number
+            assert decoded.metrics.names[row].decode() == metric.name
+            assert decoded.metrics.units[row].decode() == metric.unit
+            resource = Resource.FromString(decoded.resources[int(decoded.metrics.resource[row])])
+            assert resource.SerializeToString() == of_resource.resource.SerializeToString()
+            scope = InstrumentationScope.FromString(decoded.scopes[int(decoded.metrics.scope[row])])
+            assert scope.SerializeToString() == of_scope.scope.SerializeToString()
+            if metric.WhichOneof("data") == name:
+                data = getattr(metric, name)
+                expected[shape] += [(row, name, data, point) for point in data.data_points]
     given_points = {points.shape: points for points in decoded.points}
     assert set(given_points) == {shape for shape, points in expected.items() if points}
     for shape, points in given_points.items():
         assert len(points) == len(expected[shape])
-        for i, (row, data, point) in enumerate(expected[shape]):
+        for i, (row, name, data, point) in enumerate(expected[shape]):
             assert points.metric[i] == row
-            assert points.temporality[i] == getattr(data, "aggregation_temporality", 0)
+            assert points.kind[i] == _kind(name, data)
             assert points.monotonic[i] == getattr(data, "is_monotonic", False)
             _check_point(shape, points, i, point)
-        _check_exemplars(points, [point for _, _, point in expected[shape]])
+        _check_exemplars(points, [each[-1] for each in expected[shape]])
+
+
+def _kind(name: str, data: Any) -> int:
+    if name in ("gauge", "summary"):
+        return Kind[name.upper()]
+    cumulative, delta = {
+        "sum": (Kind.COUNTER if getattr(data, "is_monotonic", False) else Kind.GAUGE, Kind.DELTA),
+        "histogram": (Kind.HISTOGRAM, Kind.HISTOGRAM_DELTA),
+        "exponential_histogram": (Kind.EXPONENTIAL, Kind.EXPONENTIAL_DELTA),
+    }[name]
+    return {1: delta, 2: cumulative}.get(data.aggregation_temporality, UNKNOWN_KIND)
 
 
 def _check_exemplars(points: Points, expected: list[Any]) -> None:
@@ -239,3 +256,56 @@ def test_decode_takes_packed_and_unpacked_buckets(unpacked: bool) -> None:
         data = data.replace(packed, one_by_one)
     points = wire.decode([data]).points[0]
     assert points.buckets is not None and points.buckets.counts.tolist() == [1, 2]
+
+
+def _varint(value: int, least_bytes: int = 1) -> bytes:
+    out = bytearray()
+    while value > 0x7F or len(out) + 1 < least_bytes:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _odd_point(rng: Random) -> bytes:
+    """A number point as no SDK writes it: fields in any order, twice, unknown, with long varints, or cut short."""
+    pair = KeyValue(key=_text(rng))
+    pair.value.string_value = rng.choice(("", "v", "w" * 200))
+    attribute = pair.SerializeToString()
+    fields = [
+        b"\x11" + rng.randbytes(8),
+        b"\x19" + rng.randbytes(8),
+        rng.choice((b"\x21", b"\x31")) + rng.randbytes(8),
+        *[b"\x3a" + _varint(len(attribute), rng.choice((1, 1, 2, 5))) + attribute for _ in _several(rng)],
+    ]
+    if rng.random() < 0.4:
+        fields.append(
+            rng.choice((b"\x40\x01", b"\x40\x00", b"\x2a\x00", b"\x78\x05", b"\x2a\x09\x19" + rng.randbytes(8)))
+        )
+    if rng.random() < 0.3:
+        fields.insert(rng.randrange(len(fields)), rng.choice(fields))
+    if rng.random() < 0.3:
+        rng.shuffle(fields)
+    if rng.random() < 0.3:
+        del fields[0]
+    point = b"".join(fields)
+    return point[: rng.randrange(len(point) + 1)] if rng.random() < 0.1 else point
+
+
+@settings(max_examples=400)
+@given(st.integers(0, 2**63).map(Random))
+def test_points_of_any_layout_are_read_as_the_official_library_reads_them(rng: Random) -> None:
+    """Plain points are read in place, all others are parsed: nobody can tell which it was."""
+    raw = [_odd_point(rng) for _ in range(rng.choice((1, 3, 20)))]
+    sum_of = b"".join(b"\x0a" + _varint(len(point)) + point for point in raw) + b"\x10\x02\x18\x01"
+    metric = b"\x0a\x01m\x3a" + _varint(len(sum_of)) + sum_of
+    scope = b"\x12" + _varint(len(metric)) + metric
+    resource = b"\x12" + _varint(len(scope)) + scope
+    payload = b"\x0a" + _varint(len(resource)) + resource
+    try:
+        request = ExportMetricsServiceRequest.FromString(payload)
+    except DecodeError:
+        with contextlib.suppress(Invalid):  # what is broken inside an attribute is found when it is first used
+            wire.decode([payload])
+        return
+    for _ in range(2):  # the second time its tails are known
+        _check(wire.decode([payload]), [request])
