@@ -55,12 +55,17 @@ def series_id(tenant: str, service: str, metric: str, kind: str, unit: str, attr
 
 def mix(left: UInt64s, right: UInt64s) -> UInt64s:
     """Combine two arrays of 64-bit hashes into one, elementwise, order-dependent; wraps mod 2^64."""
-    with np.errstate(over="ignore"):
-        z = left * _GOLDEN + right + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _MIX_1
-        z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        mixed: UInt64s = z ^ (z >> np.uint64(31))
-        return mixed
+    # In place: the passes over memory are what it costs.
+    z: UInt64s = left * _GOLDEN
+    z += right
+    z += _GOLDEN
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= _MIX_1
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
+    z *= _MIX_2
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    return z
 
 
 def point_hashes(stream_ids: UInt64s, start_ns: npt.NDArray[np.int64], time_ns: npt.NDArray[np.int64]) -> UInt64s:

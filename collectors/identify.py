@@ -114,7 +114,8 @@ class Identifier:
             return self._raw.find(keys)  # a dead life still has the key that led to it
         heads = np.maximum(self._raw.find(keys[::_READ_ALONG]), 0)
         ahead = np.arange(len(keys), dtype=np.int32) % np.int32(_READ_ALONG)
-        found = np.minimum(np.repeat(heads, _READ_ALONG)[: len(keys)] + ahead, np.int32(len(self._key_of_life) - 1))
+        last = np.int32(len(self._key_of_life) - 1)
+        found: Int32s = np.minimum(np.repeat(heads, _READ_ALONG)[: len(keys)] + ahead, last)
         others = np.flatnonzero(self._key_of_life[found] != np.maximum(keys, np.uint64(1)))
         found[others] = self._raw.find(keys[others])
         return found
