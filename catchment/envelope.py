@@ -115,8 +115,8 @@ def encode(envelope: Envelope) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_stream(sink, rows.schema.with_metadata({_HEADER_KEY: header}), options=options) as writer:
         writer.write_table(rows)
-    body: bytes = sink.getvalue().to_pybytes()
-    return body + xxhash.xxh3_64_digest(body)[::-1]
+    body = memoryview(sink.getvalue())
+    return b"".join((body, xxhash.xxh3_64_digest(body)[::-1]))
 
 
 def decode_header(data: bytes) -> Header:

@@ -59,18 +59,12 @@ class Grouping:
 
 
 def view(array: pa.Array[Any], dtype: npt.DTypeLike) -> Array:
-    """The values buffer of a fixed-width array, not copied; what stands under nulls is undefined."""
+    """The values (or dictionary indices) of a fixed-width array, not copied; what stands under nulls is undefined."""
     width = np.dtype(dtype).itemsize
     buffer = array.buffers()[1]
     if buffer is None or not len(array):
         return np.empty(0, dtype)
     return np.frombuffer(buffer, dtype=dtype, count=len(array), offset=array.offset * width)
-
-
-def joined(column: pa.ChunkedArray[Any], dtype: npt.DTypeLike) -> Array:
-    """The values of a fixed-width column, or the indices of a dictionary-encoded one, of all chunks."""
-    chunks = [view(chunk, dtype) for chunk in column.chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, dtype), *chunks])
 
 
 def blocks(rows: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -85,8 +79,8 @@ def blocks(rows: pa.Table) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(waiting)
 
 
-def rank(column: pa.ChunkedArray[Any]) -> Ranks:
-    """The ranks of a key column: integers by value, dictionary-encoded text (one dictionary) by its UTF-8 bytes."""
+def rank(column: pa.Array[Any]) -> Ranks:
+    """The ranks of a key column: integers by value, dictionary-encoded text by its UTF-8 bytes."""
     if not pa.types.is_dictionary(column.type):
         extremes = pc.min_max(column)
         if extremes["min"] == extremes["max"]:
@@ -95,9 +89,8 @@ def rank(column: pa.ChunkedArray[Any]) -> Ranks:
     if not len(column):
         return Ranks(np.empty(0, np.int64), 1)
     # Ties get one rank, so a dictionary that lists a value twice still groups by value.
-    dictionary = column.chunk(0).dictionary
-    ranks = pc.rank(dictionary, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64) - 1
-    return Ranks(ranks[joined(column, np.int32)], int(ranks.max()) + 1)
+    ranks = pc.rank(column.dictionary, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64) - 1
+    return Ranks(ranks[view(column, np.int32)], int(ranks.max()) + 1)
 
 
 def group(keys: Sequence[Ranks], rows: int) -> Grouping:

@@ -42,7 +42,29 @@ class HistogramSum:
         keys, counts = view(column.keys, np.int64)[first:last], view(column.items, np.uint64)[first:last]
         starts, lengths = offsets[filled].astype(np.int64) - first, lengths[filled].astype(np.int64)
         owners = group_of[filled]
-        self._take_shapes(owners, starts, lengths, keys)
+        rest = self._take_shapes(owners, starts, lengths, keys, counts)
+        if len(rest) < len(owners):
+            entries = _ranges(starts[rest], lengths[rest])
+            keys, counts, owners, lengths = keys[entries], counts[entries], owners[rest], lengths[rest]
+            starts = np.cumsum(lengths) - lengths
+        if len(rest):
+            self._add_to_shapes(owners, starts, lengths, keys, counts)
+
+    def flush(self) -> list[pa.Array[Any]]:
+        """The sum of the maps of each group."""
+        owners = np.flatnonzero(self._starts >= 0)
+        lengths = self._lengths[owners]
+        shaped = _ranges(self._starts[owners], lengths)
+        keys, counts = self._keys[shaped], self._counts[shaped]
+        sizes = self._lengths
+        if self._others:
+            parts = zip((np.repeat(owners, lengths), keys, counts), *self._others, strict=True)
+            sizes, keys, counts = _merged(*(np.concatenate(part) for part in parts), groups=self._groups)
+        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
+        return [pa.MapArray.from_arrays(offsets, keys, counts, type=self._type)]
+
+    def _add_to_shapes(self, owners: Int64s, starts: Int64s, lengths: Int64s, keys: Int64s, counts: UInt64s) -> None:
+        """Add maps, one after the other in ``keys`` and ``counts``, to the shapes that they fit; keep the others."""
         base = self._starts[owners]
         fits = (base >= 0) & (self._lengths[owners] == lengths)
         cells = np.repeat(base - starts, lengths)
@@ -59,49 +81,41 @@ class HistogramSum:
         other = ~fitting
         self._others.append((np.repeat(owners, lengths)[other], keys[other], counts[other]))
 
-    def flush(self) -> list[pa.Array[Any]]:
-        """The sum of the maps of each group."""
-        owners = np.flatnonzero(self._starts >= 0)
-        lengths = self._lengths[owners]
-        shaped = _ranges(self._starts[owners], lengths)
-        keys, counts = self._keys[shaped], self._counts[shaped]
-        sizes = self._lengths
-        if self._others:
-            parts = zip((np.repeat(owners, lengths), keys, counts), *self._others, strict=True)
-            sizes, keys, counts = _merged(*(np.concatenate(part) for part in parts), groups=self._groups)
-        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
-        return [pa.MapArray.from_arrays(offsets, keys, counts, type=self._type)]
-
-    def _take_shapes(self, owners: Int64s, starts: Int64s, lengths: Int64s, keys: Int64s) -> None:
-        """Make the first map of a group that has none its shape, if its intervals ascend."""
+    def _take_shapes(self, owners: Int64s, starts: Int64s, lengths: Int64s, keys: Int64s, counts: UInt64s) -> Int64s:
+        """Make the first map of each group its shape, if its intervals ascend; returns the rows that are left."""
         rows = np.flatnonzero(self._starts[owners] < 0)
         if not len(rows):
-            return
+            return np.arange(len(owners))
         self._starts[owners[rows]] = rows  # of several rows of a group one stands
         rows = rows[self._starts[owners[rows]] == rows]
-        owners, lengths = owners[rows], lengths[rows]
-        shapes = keys if len(rows) == len(starts) else keys[_ranges(starts[rows], lengths)]
-        begins = np.cumsum(lengths) - lengths
-        ascends = np.empty(len(shapes), np.bool_)
-        np.greater(shapes[1:], shapes[:-1], out=ascends[1:])
-        ascends[begins] = True
-        self._starts[owners] = begins + self._size
-        self._lengths[owners] = lengths
+        whole = len(rows) == len(owners)
+        taken, sizes = owners[rows], lengths[rows]
+        entries = slice(None) if whole else _ranges(starts[rows], sizes)
+        shapes = keys[entries]
+        begins = np.cumsum(sizes) - sizes
+        self._starts[taken] = begins + self._size
+        self._lengths[taken] = sizes
+        self._append(shapes, counts[entries])
+        ascends = shapes[1:] > shapes[:-1]
+        ascends[begins[1:] - 1] = True
+        left = np.ones(len(owners), np.bool_)
+        left[rows] = False
         if not ascends.all():
-            wrong = owners[np.searchsorted(begins, np.flatnonzero(~ascends), side="right") - 1]
-            self._starts[wrong] = -1
-            self._lengths[wrong] = 0
-        self._grow(len(shapes))
-        self._keys[self._size : self._size + len(shapes)] = shapes
-        self._size += len(shapes)
+            wrong = np.searchsorted(begins, np.flatnonzero(~ascends) + 1, side="right") - 1
+            self._starts[taken[wrong]] = -1
+            self._lengths[taken[wrong]] = 0
+            left[rows[wrong]] = True
+        return np.flatnonzero(left)
 
-    def _grow(self, entries: int) -> None:
-        needed = self._size + entries
-        if needed > len(self._keys):
-            capacity = max(needed, 2 * len(self._keys))
-            keys, counts = np.empty(capacity, np.int64), np.zeros(capacity, np.uint64)
-            keys[: self._size], counts[: self._size] = self._keys[: self._size], self._counts[: self._size]
-            self._keys, self._counts = keys, counts
+    def _append(self, keys: Int64s, counts: UInt64s) -> None:
+        begin, end = self._size, self._size + len(keys)
+        if end > len(self._keys):
+            capacity = max(end, 4 * len(self._keys))
+            kept = self._keys[:begin], self._counts[:begin]
+            self._keys, self._counts = np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
+            self._keys[:begin], self._counts[:begin] = kept
+        self._keys[begin:end], self._counts[begin:end] = keys, counts
+        self._size = end
 
 
 def _ranges(starts: Int64s, lengths: Int64s) -> Int64s:
@@ -113,7 +127,7 @@ def _ranges(starts: Int64s, lengths: Int64s) -> Int64s:
 
 def _merged(owners: Int64s, keys: Int64s, counts: UInt64s, *, groups: int) -> tuple[Int64s, Int64s, UInt64s]:
     """Entries added by (owner, key): how many each group has, and their keys and counts in order."""
-    entries = group((Ranks(owners, groups), rank(pa.chunked_array([pa.array(keys)]))), len(keys))
+    entries = group((Ranks(owners, groups), rank(pa.array(keys))), len(keys))
     sums = np.zeros(entries.groups, np.uint64)
     np.add.at(sums, entries.group_of, counts)
     return np.bincount(owners[entries.firsts], minlength=groups), keys[entries.firsts], sums

@@ -9,12 +9,12 @@ table is already in the order that the next roll-up wants.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
 from catchment.algebra.extremes import maximum, minimum
-from catchment.algebra.grouping import Grouping, Int64s, blocks, group, joined, rank
+from catchment.algebra.grouping import Grouping, Int64s, blocks, group, rank, view
 from catchment.algebra.histogram_map import HistogramSum
 from catchment.algebra.latest import Latest
 from catchment.algebra.sum import DecimalSum, FloatSum, Sum
@@ -48,7 +48,9 @@ def merge(rows: pa.Table, lane_columns: tuple[Column, ...]) -> pa.Table:
     schema = pa.schema([column.field for column in lane_columns])
     if not rows.num_rows:
         return schema.empty_table()
-    keys = {c.name: rows[c.name].unify_dictionaries() for c in lane_columns if c.merge is Merge.KEY}
+    key_names = [column.name for column in lane_columns if column.merge is Merge.KEY]
+    key_columns = rows.select(key_names).unify_dictionaries().combine_chunks()
+    keys = {name: key_columns[name].chunk(0) for name in key_names}
     groups = group([rank(keys[name]) for name in _deciding(keys)], rows.num_rows)
     merged: dict[str, pa.Array[Any]] = {name: _take_key(key, groups) for name, key in keys.items()}
     aggregates = _aggregates(lane_columns, groups)
@@ -99,7 +101,7 @@ def _aggregate(column: Column, groups: Grouping) -> _Aggregate:
     return (DecimalSum if pa.types.is_decimal(column.arrow_type) else Sum)(column.arrow_type, groups)
 
 
-def _take_key(column: pa.ChunkedArray[Any], groups: Grouping) -> pa.Array[Any]:
+def _take_key(column: pa.Array[Any], groups: Grouping) -> pa.Array[Any]:
     if pa.types.is_dictionary(column.type):
-        return take_text(column, groups.firsts)
-    return pa.array(joined(column, column.type.to_pandas_dtype())[groups.firsts], type=column.type)
+        return take_text(cast(pa.DictionaryArray, column), groups.firsts)
+    return pa.array(view(column, column.type.to_pandas_dtype())[groups.firsts], type=column.type)
