@@ -8,7 +8,7 @@ table is already in the order that the next roll-up wants.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
@@ -48,10 +48,8 @@ def merge(rows: pa.Table, lane_columns: tuple[Column, ...]) -> pa.Table:
     schema = pa.schema([column.field for column in lane_columns])
     if not rows.num_rows:
         return schema.empty_table()
-    key_names = [column.name for column in lane_columns if column.merge is Merge.KEY]
-    key_columns = rows.select(key_names).unify_dictionaries().combine_chunks()
-    keys = {name: key_columns[name].chunk(0) for name in key_names}
-    groups = group([rank(keys[name]) for name in _deciding(keys)], rows.num_rows)
+    keys = _keys(rows, lane_columns)
+    groups = _group(keys, rows.num_rows)
     merged: dict[str, pa.Array[Any]] = {name: _take_key(key, groups) for name, key in keys.items()}
     aggregates = _aggregates(lane_columns, groups)
     begin = 0
@@ -68,6 +66,21 @@ def merge(rows: pa.Table, lane_columns: tuple[Column, ...]) -> pa.Table:
 def to_region(rows: pa.Table) -> pa.Table:
     """Region rows of cluster rows: the cluster is dropped and the rest merged into ``METRICS_REGION``."""
     return merge(rows.drop_columns(["cluster"]), METRICS_REGION)
+
+
+def group_by_key(rows: pa.Table, lane_columns: tuple[Column, ...]) -> Grouping:
+    """Which rows have equal keys; at least one row."""
+    return _group(_keys(rows, lane_columns), rows.num_rows)
+
+
+def _keys(rows: pa.Table, columns: tuple[Column, ...]) -> dict[str, pa.Array[Any]]:
+    names = [column.name for column in columns if column.merge is Merge.KEY]
+    joined = rows.select(names).unify_dictionaries().combine_chunks()
+    return {name: joined[name].chunk(0) for name in names}
+
+
+def _group(keys: Mapping[str, pa.Array[Any]], rows: int) -> Grouping:
+    return group([rank(keys[name]) for name in _deciding(keys)], rows)
 
 
 def _deciding(keys: Collection[str]) -> Collection[str]:

@@ -57,7 +57,9 @@ class FloatSum:
     def add(self, columns: Sequence[pa.Array[Any]], group_of: Int64s) -> None:
         """Add each row of the one column to its group."""
         values = view(columns[0], np.float64)
-        np.add.at(self._sums, group_of, values)
+        # Whoever merges looks for what overflowed (`catchment.algebra.overflow`); a warning would go nowhere.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(self._sums, group_of, values)
         if len(self._large):
             for first in range(0, len(values), _PIECE_ROWS):
                 piece = slice(first, first + _PIECE_ROWS)
@@ -67,7 +69,8 @@ class FloatSum:
     def flush(self) -> list[pa.Array[Any]]:
         """The sum of each group."""
         if len(self._large):
-            self._sums[self._large] = np.sum(self._pieces, axis=0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._sums[self._large] = np.sum(self._pieces, axis=0)
         return [pa.array(self._sums)]
 
 
