@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -167,12 +168,12 @@ class Lane:
     version: int
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the rows."""
         return pa.schema([column.field for column in self.columns])
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """Names of the key columns, in order."""
         return tuple(column.name for column in self.columns if column.merge is Merge.KEY)

@@ -78,6 +78,13 @@ class OwnMetric(Enum):
     )
     HELD_MESSAGES = Spec("catchment_held_messages", _GAUGE, "partitions held at a message newer than this process")
     PUBLISH_RETRIES = Spec("catchment_publish_retries_total", _COUNTER, "publishes tried again", ("hop",))
+    ROLLUP_MESSAGES_IN = Spec("catchment_rollup_messages_in_total", _COUNTER, "messages read by the roll-up", ("lane",))
+    ROLLUP_MESSAGES_OUT = Spec(
+        "catchment_rollup_messages_out_total",
+        _COUNTER,
+        "messages published by the roll-up, dead letters too, by the lane that was read",
+        ("lane",),
+    )
     ROLLUP_ROWS_IN = Spec("catchment_rollup_rows_in_total", _COUNTER, "rows read by the roll-up", ("lane",))
     ROLLUP_ROWS_OUT = Spec("catchment_rollup_rows_out_total", _COUNTER, "rows published by the roll-up", ("lane",))
     DEAD_LETTERS = Spec("catchment_dead_letters_total", _COUNTER, "messages put aside because they cannot be read")

@@ -9,7 +9,8 @@ Rules:
    file, its coordinates and reason in the ledger, and a row in `pipeline_drops`. Then the partition goes on.
 4. A message newer than this process is *held*: the partition waits for an upgrade, `ready` is false, nothing is lost.
 5. Passing trouble (memory, time, disk, broker) is tried again for ever, with backoff, with the same token; `status`
-   says why. An intent whose token may be forgotten *halts* its partition: only a person can tell whether it was loaded.
+   says why. An intent whose token may be forgotten *halts* its partition: only a person can tell whether it was loaded
+   (`store.operations`).
 6. Fenced by a younger loader, a partition is left at once.
 
 Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
@@ -19,8 +20,6 @@ while its predecessor is inserted; ``inserts_max`` inserts at once.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,20 +27,16 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import pyarrow as pa
-
-from catchment.columns import LANES
 from catchment.crash import crash_point
-from catchment.envelope import Header, decode, decode_header, seal
-from catchment.errors import CatchmentError, Fenced, Invalid, Retry, TooNew
+from catchment.errors import CatchmentError, Fenced, Retry
 from catchment.log.port import Log, Message, Source, Writer
 from store.engine.port import Engine, EngineError
-from store.ledger import Ledger, Position, Verdict
-from store.plan import Insert, plan
+from store.ledger import Ledger, Position
+from store.plan import Insert
+from store.settle import Halted, Held, Settler, prepare
 
 HOP = "load"
 _BACKOFF_SECONDS = (0.1, 10.0)
-_DROPS_WINDOW_NS = 60 * 1_000_000_000
 
 
 class State(Enum):
@@ -76,15 +71,6 @@ class LoaderLimits:
     inserts_max: int = 2
 
 
-class _Stop(Exception):
-    """Not an error: the partition must not go on past its position."""
-
-    def __init__(self, state: State, reason: str) -> None:
-        super().__init__(reason)
-        self.state = state
-        self.reason = reason
-
-
 class Loader:
     """Loads topics into the engine.
 
@@ -111,7 +97,7 @@ class Loader:
         self._log = log
         self._topics = tuple(topics)
         self._limits = limits or LoaderLimits()
-        self._settler = _Settler(engine, ledger, quarantine_folder, clock)
+        self._settler = Settler(engine, ledger, quarantine_folder, clock)
         self._ledger = ledger
         self._partitions: list[_Partition] = []
         self._executor = ThreadPoolExecutor(2 * self._limits.inserts_max, thread_name_prefix="load")
@@ -178,7 +164,7 @@ class _Partition:
     def __init__(
         self,
         log: Log,
-        settler: _Settler,
+        settler: Settler,
         ledger: Ledger,
         topic: str,
         number: int,
@@ -248,8 +234,10 @@ class _Partition:
         try:
             taken = await self._load(messages, stop)
             self._state, self._reason = State.RUNNING, ""
-        except _Stop as halt:
-            self._state, self._reason = halt.state, halt.reason
+        except Held as held:
+            self._state, self._reason = State.HELD, str(held)
+        except Halted as halted:
+            self._state, self._reason = State.HALTED, str(halted)
         finally:
             self._lag = max(0, await self._log.end_offset(self._topic, self._number) - self._position)
         if self._position > self._published:
@@ -287,123 +275,6 @@ class _Partition:
 
     def _name(self, message: Message) -> Position:
         return Position(self._log.log_id, message.topic, message.partition, message.offset)
-
-
-def prepare(value: bytes, token: str) -> Insert | Invalid | TooNew:
-    """A message's insert, or why there is none: a pure function."""
-    try:
-        envelope = decode(value)
-        return plan(envelope, LANES[envelope.header.lane], token)
-    except (Invalid, TooNew) as error:
-        return error
-
-
-class _Settler:
-    """What is done with one prepared message: blocking, in a thread."""
-
-    def __init__(self, engine: Engine, ledger: Ledger, folder: Path, clock: Callable[[], int]) -> None:
-        self._engine, self._ledger, self._folder, self._clock = engine, ledger, folder, clock
-
-    def settle(self, position: Position, value: bytes, prepared: Insert | CatchmentError) -> None:
-        """Skip, load, replay or quarantine; returns when that is durable.
-
-        Raises:
-            _Stop: hold or halt the partition here.
-            Retry, EngineError: passing trouble; try the same message again.
-        """
-        crash_point("load.polled")
-        verdict = self._ledger.judge(position)
-        if verdict is Verdict.SKIP:
-            return
-        if verdict is Verdict.HALT:
-            raise _Stop(
-                State.HALTED,
-                f"offset {position.offset} may or may not be loaded: it was begun more blocks ago than tokens are "
-                "remembered. Compare its rows with control_totals, then settle it",
-            )
-        if isinstance(prepared, TooNew):
-            raise _Stop(State.HELD, f"offset {position.offset}: {prepared}; upgrade the store")
-        if isinstance(prepared, Invalid):
-            self._quarantine(position, value, "invalid_message", str(prepared))
-            return
-        if not isinstance(prepared, Insert):
-            raise prepared
-        if verdict is Verdict.LOAD:
-            self._ledger.intend(position, prepared.table, prepared.blocks)
-            crash_point("load.intended")
-        try:
-            if prepared.rows:
-                self._engine.insert(prepared.table, prepared.columns, token=prepared.token)
-        except EngineError as error:
-            if error.retryable:
-                raise
-            self._quarantine(position, value, "refused_by_engine", str(error))
-            return
-        crash_point("load.inserted")
-        self._ledger.done(position, rows=prepared.rows, points=prepared.points)
-        crash_point("load.done")
-
-    def _quarantine(self, position: Position, value: bytes, reason: str, detail: str) -> None:
-        """File, then row, then ledger: each repeatable, the last one decides."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{position.topic}-{position.partition}-{position.offset}") + ".message"
-        try:
-            _write_durably(self._folder / name, value)
-        except OSError as error:
-            raise Retry(f"cannot quarantine: {error}", file=str(self._folder / name)) from error
-        crash_point("quarantine.filed")
-        insert = drop_row(position, value, reason, self._clock())
-        self._ledger.count_blocks(insert.table, insert.blocks)
-        self._engine.insert(insert.table, insert.columns, token=insert.token)
-        crash_point("quarantine.counted")
-        self._ledger.quarantine(position, reason=f"{reason}: {detail}", file=name, now_ns=self._clock())
-
-
-def drop_row(position: Position, value: bytes, reason: str, now_ns: int) -> Insert:
-    """The rows of `pipeline_drops` for a quarantined message: itself, and its points where its header can be read."""
-    header: Header | None
-    try:
-        header = decode_header(value)
-    except (Invalid, TooNew):
-        header = None
-    lane = header.lane if header else position.topic.rpartition(".")[2]
-    counts = {"messages": 1, **({"points": header.totals.points} if header and header.totals.points else {})}
-    schema = LANES["drops"].schema
-    rows = pa.Table.from_pylist(
-        [
-            {
-                "window_start_ns": now_ns - now_ns % _DROPS_WINDOW_NS,
-                "window_seconds": 60,
-                "cluster": "",
-                "tier": "store",
-                "lane": lane,
-                "reason": reason,
-                "unit": unit,
-                "count": count,
-            }
-            for unit, count in counts.items()
-        ],
-        schema=pa.schema([(field.name, _plain(field.type)) for field in schema]),
-    ).cast(schema)
-    tenant, region = (header.tenant, header.region) if header else ("", "")
-    envelope = seal("drops", rows, tenant=tenant, region=region, producer=position.log_id, sequence=position.offset)
-    return plan(envelope, LANES["drops"], f"quarantine/{position.token}")
-
-
-def _plain(arrow_type: pa.DataType) -> pa.DataType:
-    return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
-
-
-def _write_durably(path: Path, value: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(value)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

@@ -6,6 +6,7 @@ is the same bits in any order of the rows: -0 is below 0 and a NaN, should one e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,39 @@ _LOWEST = np.iinfo(np.int64).min
 _HIGHEST = np.iinfo(np.int64).max
 
 
-def merge_min(column: pa.Array[Any], groups: Grouping) -> pa.Array[Any]:
-    """The smallest non-null float per group, null where there is none."""
-    return _merge(column, groups, np.minimum, _HIGHEST)
+class Extreme:
+    """The smallest or largest non-null float per group, null where there is none."""
+
+    def __init__(self, operation: np.ufunc, neutral: int, groups: Grouping) -> None:
+        self._operation = operation
+        self._ordered = np.full(groups.groups, neutral, np.int64)
+        self._found = np.zeros(groups.groups, np.bool_)
+
+    def add(self, columns: Sequence[pa.Array[Any]], group_of: Int64s) -> None:
+        """Compare each row of the one column with its group."""
+        column = columns[0]
+        values = view(column, np.float64)
+        valid = validity(column)
+        if valid is not None:
+            present = np.flatnonzero(valid)
+            values, group_of = values[present], group_of[present]
+        self._operation.at(self._ordered, group_of, total_order(values))
+        self._found[group_of] = True
+
+    def flush(self) -> list[pa.Array[Any]]:
+        """The extreme of each group."""
+        values = total_order(self._ordered.view(np.float64)).view(np.float64)
+        return [pa.array(values, mask=None if self._found.all() else ~self._found)]
 
 
-def merge_max(column: pa.Array[Any], groups: Grouping) -> pa.Array[Any]:
-    """The largest non-null float per group, null where there is none."""
-    return _merge(column, groups, np.maximum, _LOWEST)
+def minimum(groups: Grouping) -> Extreme:
+    """Of the smallest."""
+    return Extreme(np.minimum, _HIGHEST, groups)
+
+
+def maximum(groups: Grouping) -> Extreme:
+    """Of the largest."""
+    return Extreme(np.maximum, _LOWEST, groups)
 
 
 def total_order(values: npt.NDArray[np.float64]) -> Int64s:
@@ -36,24 +62,9 @@ def total_order(values: npt.NDArray[np.float64]) -> Int64s:
 
 def validity(column: pa.Array[Any]) -> npt.NDArray[np.bool_] | None:
     """Which rows are not null; None where all are."""
-    if not column.null_count:
+    bitmap = column.buffers()[0]
+    if bitmap is None or not column.null_count:
         return None
-    valid: npt.NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
-    return valid
-
-
-def _merge(column: pa.Array[Any], groups: Grouping, operation: np.ufunc, neutral: int) -> pa.Array[Any]:
-    ordered = total_order(view(column, np.float64))
-    valid = validity(column)
-    if valid is None:
-        return _floats(groups.reduce(operation, ordered), None)
-    if column.null_count == len(column):
-        return pa.nulls(groups.groups, column.type)
-    ordered[~valid] = neutral
-    found = groups.reduce(np.logical_or, valid)
-    return _floats(groups.reduce(operation, ordered), found)
-
-
-def _floats(ordered: Int64s, valid: npt.NDArray[np.bool_] | None) -> pa.Array[Any]:
-    values = total_order(ordered.view(np.float64)).view(np.float64)
-    return pa.array(values, mask=None if valid is None else ~valid)
+    begin = column.offset
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), count=begin + len(column), bitorder="little")
+    return bits[begin:].view(np.bool_)

@@ -8,20 +8,28 @@ table is already in the order that the next roll-up wants.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
-from catchment.algebra.extremes import merge_max, merge_min
-from catchment.algebra.grouping import Grouping, group, rank, view
-from catchment.algebra.histogram_map import merge_histogram
-from catchment.algebra.latest import merge_latest
-from catchment.algebra.sum import merge_sum
+from catchment.algebra.extremes import maximum, minimum
+from catchment.algebra.grouping import Grouping, Int64s, blocks, group, rank, view
+from catchment.algebra.histogram_map import HistogramSum
+from catchment.algebra.latest import Latest
+from catchment.algebra.sum import DecimalSum, FloatSum, Sum
 from catchment.algebra.text import take_text
 from catchment.columns import METRICS_REGION, Column, Merge
 
 _SERIES_KEYS = ("series_id", "window_start_ns", "window_seconds", "cluster")
-_MERGES = {Merge.SUM: merge_sum, Merge.MIN: merge_min, Merge.MAX: merge_max, Merge.HISTOGRAM: merge_histogram}
+
+
+class _Aggregate(Protocol):
+    """What the files of this folder have in common: rows are added, block by block, and one row per group comes out."""
+
+    def add(self, columns: Sequence[pa.Array[Any]], group_of: Int64s) -> None: ...
+
+    def flush(self) -> list[pa.Array[Any]]: ...
 
 
 def merge(rows: pa.Table, lane_columns: tuple[Column, ...]) -> pa.Table:
@@ -38,15 +46,20 @@ def merge(rows: pa.Table, lane_columns: tuple[Column, ...]) -> pa.Table:
         Bug: a decimal sum left its 38 digits.
     """
     schema = pa.schema([column.field for column in lane_columns])
-    arrays = _single_chunks(rows, schema)
-    keys = _keys(lane_columns)
-    groups = group([rank(arrays[key]) for key in keys], rows.num_rows)
-    if groups.groups == 0:
+    if not rows.num_rows:
         return schema.empty_table()
-    merged: dict[str, pa.Array[Any]] = {}
-    for column in lane_columns:
-        if column.name not in merged:
-            merged.update(_merge_column(column, lane_columns, arrays, groups))
+    keys = _keys(rows, lane_columns)
+    groups = _group(keys, rows.num_rows)
+    merged: dict[str, pa.Array[Any]] = {name: _take_key(key, groups) for name, key in keys.items()}
+    aggregates = _aggregates(lane_columns, groups)
+    begin = 0
+    for block in blocks(rows.select([name for names in aggregates for name in names])):
+        group_of = groups.group_of[begin : begin + block.num_rows]
+        begin += block.num_rows
+        for names, aggregate in aggregates.items():
+            aggregate.add([block[name] for name in names], group_of)
+    for names, aggregate in aggregates.items():
+        merged.update(zip(names, aggregate.flush(), strict=True))
     return pa.table([merged[name] for name in schema.names], schema=schema)
 
 
@@ -55,33 +68,53 @@ def to_region(rows: pa.Table) -> pa.Table:
     return merge(rows.drop_columns(["cluster"]), METRICS_REGION)
 
 
-def _single_chunks(rows: pa.Table, schema: pa.Schema) -> dict[str, Any]:
-    rows = rows.select(schema.names).unify_dictionaries().combine_chunks()
-    empty = rows.num_rows == 0
-    return {name: pa.array([], schema.field(name).type) if empty else rows[name].chunk(0) for name in schema.names}
+def group_by_key(rows: pa.Table, lane_columns: tuple[Column, ...]) -> Grouping:
+    """Which rows have equal keys; at least one row."""
+    return _group(_keys(rows, lane_columns), rows.num_rows)
 
 
-def _keys(columns: tuple[Column, ...]) -> list[str]:
-    """The key columns that decide, the most significant first."""
+def _keys(rows: pa.Table, columns: tuple[Column, ...]) -> dict[str, pa.Array[Any]]:
     names = [column.name for column in columns if column.merge is Merge.KEY]
-    return [key for key in _SERIES_KEYS if key in names] if "series_id" in names else names
+    joined = rows.select(names).unify_dictionaries().combine_chunks()
+    return {name: joined[name].chunk(0) for name in names}
 
 
-def _merge_column(
-    column: Column, columns: tuple[Column, ...], arrays: dict[str, Any], groups: Grouping
-) -> dict[str, pa.Array[Any]]:
-    """The merged array of a column, and of the others of its LATEST group."""
-    array = arrays[column.name]
-    if column.merge is Merge.LATEST:
-        names = [other.name for other in columns if other.group == column.group]
-        return dict(zip(names, merge_latest([arrays[name] for name in names], groups), strict=True))
-    if column.merge is Merge.KEY:
-        return {column.name: _take_key(array, groups)}
-    return {column.name: _MERGES[column.merge](array, groups)}
+def _group(keys: Mapping[str, pa.Array[Any]], rows: int) -> Grouping:
+    return group([rank(keys[name]) for name in _deciding(keys)], rows)
 
 
-def _take_key(array: pa.Array[Any], groups: Grouping) -> pa.Array[Any]:
-    if pa.types.is_dictionary(array.type):
-        return take_text(cast(pa.DictionaryArray, array), groups.firsts)
-    values = view(array, array.type.to_pandas_dtype())
-    return pa.array(values[groups.firsts], type=array.type)
+def _deciding(keys: Collection[str]) -> Collection[str]:
+    """The key columns that decide, the most significant first."""
+    return [key for key in _SERIES_KEYS if key in keys] if "series_id" in keys else keys
+
+
+def _aggregates(columns: Sequence[Column], groups: Grouping) -> dict[tuple[str, ...], _Aggregate]:
+    """An aggregate for each value column, or for all columns of a LATEST group, by their names."""
+    aggregates: dict[tuple[str, ...], _Aggregate] = {}
+    for column in columns:
+        if column.merge is Merge.LATEST:
+            members = [other for other in columns if other.group == column.group]
+            names = tuple(member.name for member in members)
+            if names not in aggregates:
+                aggregates[names] = Latest([member.arrow_type for member in members], groups)
+        elif column.merge is not Merge.KEY:
+            aggregates[column.name,] = _aggregate(column, groups)
+    return aggregates
+
+
+def _aggregate(column: Column, groups: Grouping) -> _Aggregate:
+    if column.merge is Merge.MIN:
+        return minimum(groups)
+    if column.merge is Merge.MAX:
+        return maximum(groups)
+    if column.merge is Merge.HISTOGRAM:
+        return HistogramSum(column.arrow_type, groups)
+    if pa.types.is_floating(column.arrow_type):
+        return FloatSum(groups)
+    return (DecimalSum if pa.types.is_decimal(column.arrow_type) else Sum)(column.arrow_type, groups)
+
+
+def _take_key(column: pa.Array[Any], groups: Grouping) -> pa.Array[Any]:
+    if pa.types.is_dictionary(column.type):
+        return take_text(cast(pa.DictionaryArray, column), groups.firsts)
+    return pa.array(view(column, column.type.to_pandas_dtype())[groups.firsts], type=column.type)

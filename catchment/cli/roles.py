@@ -52,6 +52,8 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
         for status in aggregator.status():
             partition = str(status.partition)
             context.telemetry.set(OwnMetric.LAG_MESSAGES, status.lag, status.topic, partition)
+            context.rise(OwnMetric.ROLLUP_MESSAGES_IN, status.messages_in, status.lane, source=partition)
+            context.rise(OwnMetric.ROLLUP_MESSAGES_OUT, status.messages_out, status.lane, source=partition)
             context.rise(OwnMetric.ROLLUP_ROWS_IN, status.rows_in, status.lane, source=partition)
             context.rise(OwnMetric.ROLLUP_ROWS_OUT, status.rows_out, status.lane, source=partition)
             context.rise(OwnMetric.DEAD_LETTERS, status.dead_letters, source=f"{status.topic}/{partition}")

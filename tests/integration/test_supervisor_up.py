@@ -134,6 +134,13 @@ def test_status_and_clusters_and_dead_letters_have_their_commands(up: subprocess
     shown = json.loads(run("status", "--json", *file).stdout)
     assert shown["ready"] is True
     assert set(shown["tiers"]) == {"up", "collector", "aggregator", "store"}
+    counted = ("rollup_messages_in_total", "rollup_messages_out_total", "rollup_rows_in_total", "rollup_rows_out_total")
+
+    def rolled_up() -> bool:
+        aggregator = json.loads(run("status", "--json", *file).stdout)["tiers"]["aggregator"]
+        return all(aggregator[name] > 0 for name in counted)
+
+    wait_for(lambda: str(rolled_up()), "True")
     assert run("dlq", "list", *file).stdout == "0 open\n"
     assert run("dlq", "replay", "5", *file).returncode == 2
     wait_for(lambda: str("local" in run("cluster", "list", *file).stdout), "True")

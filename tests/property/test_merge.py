@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -132,29 +133,77 @@ def test_total_order_sorts_as_floats_do(values: list[float]) -> None:
 
 
 @given(data=st.data(), rows=st.integers(1, 40), width=st.integers(1, 5))
-def test_radix_and_lexsort_group_alike(data: st.DataObject, rows: int, width: int) -> None:
-    """Where the packed key does not fit 64 bits the fallback finds the same groups in the same order."""
+def test_keys_that_do_not_fit_one_integer_group_alike(data: st.DataObject, rows: int, width: int) -> None:
+    """Where the packed key would not fit 64 bits, or is too sparse for a table, the groups are the same."""
     small = [
         grouping.Ranks(np.array(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows))), 3)
         for _ in range(width)
     ]
-    huge = [grouping.Ranks(key.codes, 2**62) for key in small]
-    fast, fallback = grouping.group(small, rows), grouping.group([*huge, *huge[:1]], rows)
-    assert fast.order.tolist() == fallback.order.tolist()
-    assert fast.starts.tolist() == fallback.starts.tolist()
+    huge = [grouping.Ranks(key.codes, 2**31 - 1) for key in small]
+    fast, packed = grouping.group(small, rows), grouping.group(huge, rows)
+    tuples = list(zip(*(key.codes.tolist() for key in small), strict=True))
+    wanted = [sorted(set(tuples)).index(key) for key in tuples]
+    assert fast.group_of.tolist() == packed.group_of.tolist() == wanted
+    assert fast.groups == packed.groups == len(set(tuples))
+    assert fast.firsts.tolist() == [wanted.index(number) for number in range(fast.groups)]
 
 
 @pytest.mark.parametrize("rows", [3, 70_000])
-def test_keys_beyond_16_bits_are_sorted_by_all_their_digits(rows: int) -> None:
-    """Packed keys of more than 16 bits come out in order, ties by row index."""
+def test_sparse_keys_are_numbered_in_order(rows: int) -> None:
+    """Packed keys far apart are hashed, and their groups still ascend."""
     codes = np.random.default_rng(3).integers(0, 2**40, rows)
     codes[-1] = codes[0]
     groups = grouping.group([grouping.Ranks(codes, 2**40)], rows)
-    assert groups.order.tolist() == np.argsort(codes, kind="stable").tolist()
+    assert groups.group_of.tolist() == np.unique(codes, return_inverse=True)[1].tolist()
 
 
-def test_many_different_histograms_take_the_sorting_path() -> None:
-    """Groups whose buckets hardly overlap (too many cells for a grid) add up to what a dictionary gives."""
+def _as_blocks(table: pa.Table, cuts: list[int]) -> pa.Table:
+    parts = [table.slice(a, b - a) for a, b in zip([0, *cuts], [*cuts, table.num_rows], strict=True)]
+    return pa.concat_tables(parts)
+
+
+@pytest.mark.parametrize("lane", LANE_NAMES)
+@given(data=st.data())
+def test_rows_are_added_in_blocks_of_any_size(lane: str, data: st.DataObject) -> None:
+    """Blocks of a row or two, of chunks that are slices of others, give the same bytes as one block."""
+    columns = LANES[lane].columns
+    rows = data.draw(lane_rows(columns))
+    table = to_table(rows, columns)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
+    whole = merge(table, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "_BLOCK_ROWS", data.draw(st.integers(1, 4)))
+        again = merge(_as_blocks(table, cuts), columns)
+    assert _ipc(_exact(again, columns)) == _ipc(_exact(whole, columns))
+
+
+def test_sums_of_floats_keep_their_bound_over_any_number_of_rows() -> None:
+    """A million ones after 2^53, each of which is lost where all are added one by one, are within 1e-12."""
+    columns = tuple(c for c in METRICS_REGION if c.name in {"window_start_ns", "sum_float"})
+    ones = 1_000_000
+    values = np.concatenate(([2.0**53], np.ones(ones), [5.0]))
+    starts = np.concatenate((np.zeros(ones + 1, np.int64), [60]))
+    schema = pa.schema([column.field for column in columns])
+    found = merge(pa.table([starts, values], schema=schema), columns)["sum_float"].to_pylist()
+    assert abs(found[0] - (2.0**53 + ones)) <= 1e-12 * (2.0**53 + ones) and found[1] == 5.0
+
+
+@pytest.mark.parametrize("scale", [1, 2**40, 2**62, 10**30])
+def test_decimals_of_many_blocks_are_exact(scale: int) -> None:
+    """Sums that outgrow a word between two blocks are carried, whatever the blocks before and after held."""
+    columns = tuple(c for c in METRICS_REGION if c.name in {"window_start_ns", "sum_int"})
+    rng = np.random.default_rng(9)
+    values = [int(v) * (scale if i % 3 else 1) for i, v in enumerate(rng.integers(-3, 4, 50_000))]
+    starts = rng.integers(0, 5, len(values))
+    schema = pa.schema([column.field for column in columns])
+    decimals = pa.array([Decimal(value) for value in values], pa.decimal128(38, 0))
+    table = pa.table([starts, decimals], schema=schema)
+    found = merge(table, columns)["sum_int"].to_pylist()
+    assert [int(v) for v in found] == [sum(v for v, s in zip(values, starts, strict=True) if s == g) for g in range(5)]
+
+
+def test_many_different_histograms_are_merged_by_interval() -> None:
+    """Groups whose maps hardly overlap, so that no two have the same intervals, add up to what a dictionary gives."""
     columns = tuple(c for c in METRICS_REGION if c.name in {"window_start_ns", "histogram"})
     rng = np.random.default_rng(5)
     rows: list[Row] = [
@@ -164,3 +213,12 @@ def test_many_different_histograms_take_the_sorting_path() -> None:
     found = merge(to_table(rows, columns), columns).to_pylist(maps_as_pydicts="strict")
     expected = reference(rows, columns)
     assert {(row["window_start_ns"],): row for row in found} == expected
+
+
+def test_intervals_out_of_order_are_put_in_order() -> None:
+    """A map whose intervals do not ascend is no shape for others: it merges, and the result ascends."""
+    columns = tuple(c for c in METRICS_REGION if c.name in {"window_start_ns", "histogram"})
+    maps = [[(3, 1), (2, 10)], [(2, 100), (3, 1000)], [], [(3, 1), (2, 10)]]
+    schema = pa.schema([column.field for column in columns])
+    table = pa.table([pa.array([0] * 4), pa.array(maps, columns[1].arrow_type)], schema=schema)
+    assert merge(table, columns)["histogram"].to_pylist() == [[(2, 120), (3, 1002)]]

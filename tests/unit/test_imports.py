@@ -53,6 +53,7 @@ SHELLS = {
     "store/engine/": "the adapters of the Engine port",
     "store/ledger.py": "the ledger's SQLite file and the store's lock",
     "store/loader.py": "reads the log and inserts",
+    "store/settle.py": "inserts, and writes files of the quarantine",
     "store/migrate.py": "runs DDL under a lock",
     "store/sql_http.py": "the SQL endpoint's socket",
     "demo/": "a simulation that starts processes and sends over sockets",

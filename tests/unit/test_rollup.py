@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,9 @@ from catchment.columns import EDGE_LANES
 from catchment.envelope import Envelope, decode
 from catchment.errors import Bug
 from tests.integration.fleet import counter_row, envelope, totals_row
+from tests.property.lane_rows import Row
+
+_NAMED: dict[str, Any] = {"producer": "p", "sequence": 1}
 
 
 def test_cluster_rows_go_out_as_both_tables() -> None:
@@ -88,6 +93,43 @@ def test_large_encodings_are_split_by_bytes() -> None:
         assert sorted(x for e in decoded for x in e.rows["cluster"].to_pylist()) == sorted(f"c{n}" for n in range(200))
         assert sum(e.header.totals.digest for e in decoded) == 3
         assert len({e.header.producer for e in decoded}) == len(decoded)
+
+
+def _float_row(cluster: str, value: float) -> Row:
+    return {**counter_row(cluster, "m", 0), "sum_float": value}
+
+
+def _drops(outputs: list[Envelope]) -> list[tuple[str, str, str, str, str, int]]:
+    names = ["cluster", "tier", "lane", "reason", "unit", "count"]
+    rows = [row for o in outputs if o.header.lane == "drops" for row in o.rows.select(names).to_pylist()]
+    return [tuple(row.values()) for row in rows]
+
+
+def test_a_sum_that_overflows_is_counted_where_it_overflows() -> None:
+    """Finite sums that merge to infinity go out as infinity, and their rows are counted by cluster and as a region."""
+    rows = [_float_row("a", 1e308), _float_row("a", 1e308), _float_row("b", 1e308), _float_row("c", 1.0)]
+    outputs = roll_up([envelope("metrics_cluster", rows[:2]), envelope("metrics_cluster", rows[2:])], **_NAMED)
+    drops, cluster, region = outputs
+    assert cluster.rows["sum_float"].to_pylist() == [math.inf, 1e308, 1.0]
+    assert region.rows["sum_float"].to_pylist() == [math.inf]
+    assert _drops(outputs) == [("a", "aggregator", "metrics_cluster", "sum_overflow", "rows", 1)]
+    assert drops.rows["window_start_ns"].to_pylist() == [rows[0]["window_start_ns"]]
+    assert (drops.header.producer, drops.header.sequence, drops.header.tenant) == ("p", 1, "default")
+    only_region = [envelope("metrics_cluster", [_float_row(c, -1e308) for c in ("a", "b")])]
+    assert _drops(roll_up(only_region, **_NAMED)) == [("", "aggregator", "metrics_region", "sum_overflow", "rows", 1)]
+
+
+def test_an_overflow_is_counted_once_however_often_it_is_merged_again() -> None:
+    """A next tier does not count what came in infinite, only what overflowed anew, beside the drops that came in."""
+    first = roll_up([envelope("metrics_cluster", [_float_row("a", 1e308)] * 2)], **_NAMED, lanes=EDGE_LANES)
+    more = [envelope("metrics_cluster", [_float_row("a", -math.inf), *[_float_row("b", 1e308)] * 2])]
+    again = roll_up([*first, *more], **_NAMED)
+    found = {o.header.lane: o for o in again}
+    sums = found["metrics_cluster"].rows["sum_float"].to_pylist()
+    assert math.isnan(sums[0]) and sums[1] == math.inf
+    assert _drops(again) == [
+        (cluster, "aggregator", "metrics_cluster", "sum_overflow", "rows", 1) for cluster in ("a", "b")
+    ]
 
 
 def test_no_input_no_output() -> None:
