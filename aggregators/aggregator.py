@@ -3,9 +3,10 @@
 Rules:
 
 1. The unit of work is one input partition: one task, one writer, one position. What a linger collects is one publish:
-   roll-ups, dead letters, drops and the new position, all or nothing.
+   roll-ups, dead letters, drops and the new position, all or nothing. The aggregators of a region share its partitions
+   out among themselves (`Log.join`); one that goes away is taken over by the others.
 2. After a `Retry` the outcome is unknown: the writer is closed, and after a backoff a new one reads where we are.
-3. After `Fenced` the partition belongs to somebody else and is left.
+3. After `Fenced` the partition belongs to somebody else and is left, until an assignment names it again.
 4. A message that is `Invalid` is dead-lettered and counted. One that is `TooNew` stops its partition there: it is held
    (`PartitionStatus.state` is ``held``: not ready, alert) until a newer program reads it. What came before it goes out.
 5. A `Bug` ends the process loudly: nothing that does not add up is published.
@@ -15,6 +16,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import random
 import time
@@ -27,7 +30,7 @@ from catchment.columns import EDGE_LANES, GLOBAL_LANES, dead_letter_topic, globa
 from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE, Envelope, decode
 from catchment.errors import Bug, Fenced, Invalid, Retry, TooNew
-from catchment.log.port import Log, Message, OutMessage, Source, Writer
+from catchment.log.port import Assignment, Log, Membership, Message, OutMessage, Source, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -130,40 +133,88 @@ class Aggregator:
         self._log = log
         self._config = config
         self._status: dict[tuple[str, int], PartitionStatus] = {}
+        self._joined = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set, then drain and return; also returns when every partition was taken over.
+        """Work until ``stop`` is set, then drain, leave the group and return.
 
         Raises:
             Bug: something does not add up; nothing of it was published.
         """
-        await self._create_topics(stop)
+        members = await self._join(stop)
+        running: dict[tuple[str, int], asyncio.Task[None]] = {}
+        assigning = asyncio.create_task(members.changed())
+        stopping = asyncio.create_task(stop.wait())
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for lane, topic in self._config.input_topics.items():
-                    for partition in range(await self._log.partitions(topic)):
-                        status = self._status[topic, partition] = PartitionStatus(topic, lane, partition)
-                        tasks.create_task(self._run_partition(status, stop))
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group  # one partition's fault ends all; callers know it by its own name
+            while not stop.is_set():
+                await asyncio.wait([stopping, assigning, *running.values()], return_when=asyncio.FIRST_COMPLETED)
+                self._forget_ended(running, members)
+                if assigning.done():
+                    await self._take(assigning.result(), running, stop)
+                    assigning = asyncio.create_task(members.changed())
+            if not self._joined:
+                with contextlib.suppress(TimeoutError):
+                    await self._take(await asyncio.wait_for(assigning, self._config.drain_seconds), running, stop)
+            while running:
+                await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+                self._forget_ended(running, members)
+        finally:
+            tasks = [stopping, assigning, *running.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await members.close()
+
+    @property
+    def _hop(self) -> str:
+        """What this aggregator's positions are kept under, and its group."""
+        return f"rollup-{self._config.region}"
+
+    async def _take(
+        self, assigned: Assignment, running: dict[tuple[str, int], asyncio.Task[None]], stop: asyncio.Event
+    ) -> None:
+        """Let go of what is another member's now, and take up what is ours."""
+        left = {key: running.pop(key) for key in [*running] if key not in assigned}
+        for task in left.values():
+            task.cancel()  # what was under way may still be published: whoever takes over waits for it
+        await asyncio.gather(*left.values(), return_exceptions=True)
+        self._status = {key: status for key, status in self._status.items() if key in assigned}
+        lanes = {topic: lane for lane, topic in self._config.input_topics.items()}
+        for topic, partition in sorted(assigned - running.keys()):
+            status = self._status[topic, partition] = PartitionStatus(topic, lanes[topic], partition)
+            running[topic, partition] = asyncio.create_task(self._run_partition(status, stop))
+        self._joined = True
+
+    def _forget_ended(self, running: dict[tuple[str, int], asyncio.Task[None]], members: Membership) -> None:
+        """Partitions that ended by themselves; what one of them raised ends all."""
+        for key in [key for key, task in running.items() if task.done()]:
+            running.pop(key).result()
+            if self._status[key].state == "fenced":
+                members.fenced(*key)
 
     def status(self) -> list[PartitionStatus]:
         """Every partition, by topic and partition."""
         return [self._status[key] for key in sorted(self._status)]
 
     def ready(self) -> bool:
-        """Whether every partition runs: none is held, fenced, retrying or starting."""
-        return bool(self._status) and all(status.state == "running" for status in self._status.values())
+        """Whether it has a place in the group and every partition runs: none is held, fenced, retrying or starting."""
+        return self._joined and all(status.state == "running" for status in self._status.values())
 
-    async def _create_topics(self, stop: asyncio.Event) -> None:
-        for attempt in range(1_000_000):
+    @property
+    def joined(self) -> bool:
+        """Whether it knows which partitions are its own; these may be none where others have them all."""
+        return self._joined
+
+    async def _join(self, stop: asyncio.Event) -> Membership:
+        for attempt in itertools.count():
             try:
                 await self._log.create_topics(self._config.topics)
-                return
+                return await self._log.join(self._hop, sorted(self._config.input_topics.values()))
             except Retry as error:
-                _log.warning("cannot create topics yet: %s", error)
+                _log.warning("cannot create topics and join yet: %s", error)
                 if await self._pause(attempt, stop):
                     raise
+        raise AssertionError("counting ends")
 
     async def _run_partition(self, status: PartitionStatus, stop: asyncio.Event) -> None:
         attempt = 0
@@ -185,7 +236,7 @@ class Aggregator:
 
     async def _work(self, status: PartitionStatus, stop: asyncio.Event) -> None:
         """Roll up until stopped or held, with one writer."""
-        source = Source(f"rollup-{self._config.region}", status.topic, status.partition)
+        source = Source(self._hop, status.topic, status.partition)
         writer = await self._log.writer(source)
         try:
             status.position = await writer.committed() or 0

@@ -46,7 +46,7 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
     def reasons() -> Sequence[str]:
         waiting = [status for status in aggregator.status() if status.state != "running"]
         said = [f"{status.topic}/{status.partition} is {status.state}: {status.reason}" for status in waiting]
-        return said if aggregator.status() else ["starting"]
+        return said if aggregator.joined else ["starting"]
 
     def record() -> None:
         for status in aggregator.status():

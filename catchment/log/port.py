@@ -12,6 +12,8 @@ Obligations of every adapter, pinned by ``tests/contract/log_contract.py``:
    ``committed()``.
 6. ``close()`` does not block for long, never raises, and may be called twice.
 7. A log has a random id, made at its birth: (log id, topic, partition, offset) names a message for ever.
+8. ``join`` shares the partitions of some topics out among the members of a group: each partition is some living
+   member's. It is advice, not a lock: for a while two members may both think that one is theirs, and rule 3 decides.
 """
 
 from __future__ import annotations
@@ -85,6 +87,29 @@ class Writer(Protocol):
         ...
 
 
+Assignment = frozenset[tuple[str, int]]
+"""(topic, partition) pairs."""
+
+
+class Membership(Protocol):
+    """A place in a group of readers (rule 8)."""
+
+    async def changed(self) -> Assignment:
+        """Wait for the next assignment, and return all partitions that are ours by it; the first comes at once or soon.
+
+        What is ours and has no writer at work is to be taken up then. May be cancelled.
+        """
+        ...
+
+    def fenced(self, topic: str, partition: int) -> None:
+        """Say that a partition's writer was fenced. If the partition is ours all the same, `changed` says so anew."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group, so that the others take over at once (rule 6)."""
+        ...
+
+
 class Log(Protocol):
     """A log with topics and partitions."""
 
@@ -103,6 +128,10 @@ class Log(Protocol):
 
     async def writer(self, source: Source) -> Writer:
         """Become the one writer of a source (rule 3)."""
+        ...
+
+    async def join(self, group: str, topics: Sequence[str]) -> Membership:
+        """Become a member of a group of readers of some topics, which exist."""
         ...
 
     async def poll(

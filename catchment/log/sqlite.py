@@ -33,7 +33,7 @@ import xxhash
 
 from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Fenced, Invalid, Retry
-from catchment.log.port import Message, OutMessage, Source
+from catchment.log.port import Assignment, Message, OutMessage, Source
 from catchment.log.sqlite_file import Connection, bear, named, transaction
 
 T = TypeVar("T")
@@ -135,6 +135,11 @@ class SqliteLog:
         epoch = await self._write.run(lambda connection: transaction(connection, work))
         return SqliteWriter(self._write, self._limits, source, epoch)
 
+    async def join(self, group: str, topics: Sequence[str]) -> SoleMember:
+        """Everything is the newest member's: one process a role reads a log of one machine."""
+        counts = {topic: await self.partitions(topic) for topic in topics}
+        return SoleMember(frozenset((topic, number) for topic, count in counts.items() for number in range(count)))
+
     async def poll(
         self, topic: str, partition: int, position: int, *, messages_max: int, bytes_max: int, wait_seconds: float
     ) -> list[Message]:
@@ -235,6 +240,27 @@ class SqliteLog:
                 waiting, self._changed = self._changed, asyncio.Event()
                 waiting.set()
             await asyncio.sleep(_WATCH_SECONDS)
+
+
+class SoleMember:
+    """A `catchment.log.port.Membership` whose assignment is everything, and never changes."""
+
+    def __init__(self, everything: Assignment) -> None:
+        self._everything: Assignment | None = everything
+
+    async def changed(self) -> Assignment:
+        """Everything, once."""
+        if self._everything is None:
+            await asyncio.Event().wait()
+        everything, self._everything = self._everything, None
+        assert everything is not None
+        return everything
+
+    def fenced(self, topic: str, partition: int) -> None:
+        """A younger process of this role has come: it stays."""
+
+    async def close(self) -> None:
+        """There is nobody to tell."""
 
 
 class _Full(Retry):

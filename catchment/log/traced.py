@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from catchment.log.port import Log, Message, OutMessage, Source, Writer
+from catchment.log.port import Log, Membership, Message, OutMessage, Source, Writer
 from catchment.tracing import Tracing
 
 
@@ -37,6 +37,10 @@ class TracedLog:
         """See `Log`."""
         with self._tracing.span("log.writer", hop=source.hop, topic=source.topic, partition=source.partition):
             return TracedWriter(await self._log.writer(source), self._tracing)
+
+    async def join(self, group: str, topics: Sequence[str]) -> Membership:
+        """See `Log`."""
+        return await self._log.join(group, topics)
 
     async def poll(
         self, topic: str, partition: int, position: int, *, messages_max: int, bytes_max: int, wait_seconds: float
