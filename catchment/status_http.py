@@ -6,7 +6,8 @@
 ``GET /healthz``     the same as JSON, for people and programs: ``{"ready": …, "reasons": […], "version": …}``
 ``GET /metrics``     Prometheus text
 ``POST /-/reload``   200 when the new configuration is in force; 400 with one fault a line, the old one stays.
-``POST /-/NAME``     an action of the process, with a JSON object as its body: 200 and what was done, 400 and why not
+``POST /-/NAME``     an action of the process, with a JSON object as its body: 200 and what was done, 400 and why not,
+                     503 where asking again may help
 ===================  =====================================================================================
 
 What is posted must come from this machine and not from a web page: 403 else.
@@ -25,7 +26,7 @@ from typing import Any
 
 import uvicorn
 
-from catchment.errors import Invalid
+from catchment.errors import Fenced, Invalid, Retry
 from catchment.units import Address
 from catchment.version import PROGRAM
 
@@ -45,7 +46,8 @@ class Probes:
     """What the server asks the process.
 
     ``not_ready`` gives the reasons, none when ready; ``reload`` the faults, none when done. ``actions`` are looked up
-    by name at each request; each takes the body's texts, says what it did, and raises `Invalid` when it cannot.
+    by name at each request; each takes the body's texts, says what it did, and raises `Invalid` when it cannot, `Retry`
+    or `Fenced` when it cannot now.
     """
 
     not_ready: Callable[[], Awaitable[Sequence[str]]]
@@ -102,6 +104,8 @@ class StatusApp:
             return 200, _TEXT, _lines([await action(await _texts(receive))])
         except Invalid as error:
             return 400, _TEXT, _lines([str(error)])
+        except (Retry, Fenced) as error:
+            return 503, _TEXT, _lines([f"{error}; ask again"])
 
 
 def _is_local(scope: Scope) -> bool:

@@ -9,21 +9,25 @@ Rules:
 3. The window counts table-partition blocks, not inserts. Per table the ledger counts the blocks of all intents: an
    intent's token is held while the blocks since, its own included, are at most the window.
 4. A quarantined message is done, by name: its coordinates, reason and file stay listed.
-5. Migrations hold the lock file alone (`exclusive`), loaders share it (`shared`). The kernel lets go of a dead one's.
+5. What a person decides about an intent beyond the window, or about a quarantined message, is noted with who, when and
+   why, in the same transaction as what it changes. A decision is *finished* once it is carried out.
+6. Migrations hold the lock file alone (`exclusive`), loaders share it (`shared`). The kernel lets go of a dead one's.
 
 What it rests on: `synchronous=FULL`, and that the engine's record of a token is there exactly when the rows are. After
 a SIGKILL it is, since `store.engine.token_records` revokes records that are ahead of their rows. The engine does not
 fsync a record, so after a *power loss* between the part's fsync and the record's write-back, a replayed intent could
 add its rows twice: one message at most per partition.
 
-Layout: ``meta``, ``partitions`` (next offset and sums), ``intents``, ``tables`` (blocks), ``quarantine``. Who writes:
-the loader. Who deletes: nobody; it has a row per partition and one per quarantined message.
+Layout: ``meta``, ``partitions`` (next offset, sums), ``intents``, ``tables`` (blocks), ``quarantine``, ``decisions``.
+Who writes: the loader, and `store.operations` in its process. Who deletes: nobody; it has a row per partition, and one
+per quarantined message and per decision.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -32,7 +36,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from catchment.errors import Bug, Retry, TooNew
+from catchment.errors import Bug, Invalid, Retry, TooNew
+from store.decisions import Action, Decision
+from store.position import Position
 
 _FORMAT = 1
 _BUSY_SECONDS = 5.0
@@ -52,22 +58,11 @@ CREATE TABLE IF NOT EXISTS quarantine (
     log_id TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
     reason TEXT NOT NULL, file TEXT NOT NULL, quarantined_ns INTEGER NOT NULL,
     PRIMARY KEY (log_id, topic, partition, offset)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS decisions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, log_id TEXT NOT NULL, topic TEXT NOT NULL,
+    partition INTEGER NOT NULL, offset INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+    decided_ns INTEGER NOT NULL, finished INTEGER NOT NULL);
 """
-
-
-@dataclass(frozen=True)
-class Position:
-    """A message's name for ever."""
-
-    log_id: str
-    topic: str
-    partition: int
-    offset: int
-
-    @property
-    def token(self) -> str:
-        """The deduplication token of its insert."""
-        return f"{self.log_id}/{self.topic}/{self.partition}/{self.offset}"
 
 
 class Verdict(Enum):
@@ -150,6 +145,8 @@ class Ledger:
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
         self._database.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(_FORMAT),))
+        self._database.execute("INSERT OR IGNORE INTO meta VALUES ('ledger_id', ?)", (secrets.token_hex(8),))
+        (self.ledger_id,) = self._database.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchone()
         (found,) = self._database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if int(found) > _FORMAT:
             self._database.close()
@@ -211,6 +208,45 @@ class Ledger:
             ).fetchall()
         return [Quarantined(Position(*row[:4]), *row[4:]) for row in found]
 
+    def decide(self, decision: Decision) -> int:
+        """Note a decision and do what it means for the ledger, in one transaction; returns its number.
+
+        Raises:
+            Invalid: there is nothing of that name to decide; nothing changed.
+        """
+        with self._transaction():
+            self._check(decision)
+            position = decision.position
+            key = (position.log_id, position.topic, position.partition)
+            if decision.action is Action.RESUME_LOADED:
+                # How many rows and points it had, nobody counted: the sums know of the message only.
+                self._step(position, Loaded(messages=1))
+            elif decision.action is Action.RESUME_AGAIN:
+                self._database.execute("DELETE FROM intents WHERE log_id = ? AND topic = ? AND partition = ?", key)
+            values = (decision.who, decision.why, decision.decided_ns, decision.finished)
+            added = self._database.execute(
+                "INSERT INTO decisions (action, log_id, topic, partition, offset, who, why, decided_ns, finished) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (decision.action.value, *key, position.offset, *values),
+            )
+            assert added.lastrowid is not None
+            return added.lastrowid
+
+    def finish(self, number: int) -> None:
+        """The decision is carried out."""
+        with self._transaction():
+            self._database.execute("UPDATE decisions SET finished = 1 WHERE number = ?", (number,))
+
+    def withdraw(self, number: int) -> None:
+        """Forget a decision that cannot be carried out and was not: its message is open again."""
+        with self._transaction():
+            self._database.execute("DELETE FROM decisions WHERE number = ? AND NOT finished", (number,))
+
+    def decisions(self) -> list[Decision]:
+        """Everything that was ever decided, in order."""
+        with self._guard:
+            return self._decisions()
+
     def open_intents(self) -> list[Intent]:
         """The inserts that were announced and not confirmed."""
         with self._guard:
@@ -229,13 +265,13 @@ class Ledger:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold off migrations while loading (rule 5). Raises `Retry` while one runs."""
+        """Hold off migrations while loading (rule 6). Raises `Retry` while one runs."""
         with self._locked(fcntl.LOCK_SH, "a migration runs"):
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold off loaders while migrating (rule 5). Raises `Retry` while one runs."""
+        """Hold off loaders while migrating (rule 6). Raises `Retry` while one runs."""
         with self._locked(fcntl.LOCK_EX, "a loader or another migration runs"):
             yield
 
@@ -270,6 +306,31 @@ class Ledger:
                     # Disk full, busy, I/O error: nothing was written, and the reason may pass.
                     raise Retry(f"ledger: {error}", folder=str(self._folder)) from error
                 raise
+
+    def _check(self, decision: Decision) -> None:
+        position = decision.position
+        if decision.action in (Action.RESUME_LOADED, Action.RESUME_AGAIN):
+            intent = self._intent(position.log_id, position.topic, position.partition)
+            if intent is None or intent.position != position or intent.blocks_since <= self.deduplication_window:
+                raise Invalid("the partition is not halted at that offset", token=position.token)
+            return
+        known = "SELECT 1 FROM quarantine WHERE log_id = ? AND topic = ? AND partition = ? AND offset = ?"
+        key = (position.log_id, position.topic, position.partition, position.offset)
+        if self._database.execute(known, key).fetchone() is None:
+            raise Invalid("no message of that name is in quarantine", token=position.token)
+        for earlier in self._decisions():
+            if earlier.position == position and earlier.action in (Action.REPLAY, Action.DISCARD):
+                raise Invalid(f"{earlier.action.value} was decided by {earlier.who}", token=position.token)
+
+    def _decisions(self) -> list[Decision]:
+        found = self._database.execute(
+            "SELECT action, log_id, topic, partition, offset, who, why, decided_ns, finished, number FROM decisions "
+            "ORDER BY number"
+        ).fetchall()
+        return [
+            Decision(Action(action), Position(*position), who, why, decided_ns, bool(finished), number)
+            for action, *position, who, why, decided_ns, finished, number in found
+        ]
 
     def _next_offset(self, log_id: str, topic: str, partition: int) -> int:
         found = self._database.execute(

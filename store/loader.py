@@ -31,8 +31,9 @@ from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Fenced, Retry
 from catchment.log.port import Log, Message, Source, Writer
 from store.engine.port import Engine, EngineError
-from store.ledger import Ledger, Position
+from store.ledger import Ledger
 from store.plan import Insert
+from store.position import Position
 from store.settle import Halted, Held, Settler, prepare
 
 HOP = "load"

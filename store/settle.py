@@ -22,8 +22,9 @@ from catchment.crash import crash_point
 from catchment.envelope import Header, decode, decode_header, seal
 from catchment.errors import CatchmentError, Invalid, Retry, TooNew
 from store.engine.port import Engine, EngineError
-from store.ledger import Ledger, Position, Verdict
+from store.ledger import Ledger, Verdict
 from store.plan import Insert, plan
+from store.position import Position
 
 _DROPS_WINDOW_NS = 60 * 1_000_000_000
 

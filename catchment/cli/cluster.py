@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from catchment.cli.exits import EnvironmentFault, UsageFault
-from catchment.cli.http_client import request
 from catchment.cli.options import config_option, data_dir_option, json_option, read_config
 from catchment.cli.sql import ask, url_of
-from catchment.config import Config
+from catchment.cli.store_client import ask_store
 from catchment.sql_client import SqlClient
 
 _LIST = "SELECT * FROM clusters ORDER BY tenant, region, cluster"
@@ -52,17 +49,5 @@ def retire(
     """Expect nothing of cluster NAME from now on: its silence is no outage any more. Its rows stay."""
     config = read_config(config_file, data_dir)
     action = "cluster-reinstate" if back else "cluster-retire"
-    body = json.dumps({"tenant": tenant, "region": region_name or config.region, "cluster": name}).encode()
-    answer = request(f"{(url or _store_status(config)).rstrip('/')}/-/{action}", body=body)
-    if answer.status != 200:
-        raise UsageFault(answer.text) if answer.status == 400 else EnvironmentFault(answer.text)
-    click.echo(answer.text)
-
-
-def _store_status(config: Config) -> str:
-    # Under `up` the store has a status server of its own, which its state file names.
-    try:
-        state = json.loads((config.data_dir / "run" / "store.json").read_text("utf-8"))
-        return f"http://127.0.0.1:{state['status_port']}"
-    except FileNotFoundError:
-        return f"http://{config.listen.status}"
+    names = {"tenant": tenant, "region": region_name or config.region, "cluster": name}
+    click.echo(ask_store(config, url, action, names))

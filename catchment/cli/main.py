@@ -24,6 +24,7 @@ _COMMANDS = {
     "config": ("catchment.cli.config", "config", "Check a configuration, or show what is in force."),
     "dlq": ("catchment.cli.dlq", "dlq", "List, show, replay or discard dead letters."),
     "cluster": ("catchment.cli.cluster", "cluster", "List clusters, or retire one."),
+    "store": ("catchment.cli.store", "store", "Let a halted partition go on; list or replay what is in quarantine."),
     "version": ("catchment.cli.version", "version", "Show the versions of program, engine and envelopes."),
     "_role": ("catchment.cli.role", "child", ""),
 }

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from catchment.cli.embedded_log import open_log
 from catchment.cli.role_process import RoleContext
+from catchment.cli.store_actions import cluster_actions, store_actions
 from catchment.columns import GLOBAL_LANES, global_topic
 from catchment.config import Config, StoreConfig
-from catchment.errors import Invalid
 from catchment.log.port import Log
 from catchment.log.traced import traced
-from catchment.status_http import Action
 from catchment.telemetry import OwnMetric
-from store.clusters import reinstate, retire
 from store.engine.chdb import ChdbEngine
-from store.engine.port import Engine, EngineError
+from store.engine.port import Engine
 from store.ledger import Ledger
 from store.loader import Loader, State
 from store.migrate import DEDUPLICATION_WINDOW_BLOCKS, migrate
+from store.operations import Operations
 from store.sql_http import App, Message, Receive, Send, SqlEndpointConfig, make_app, serve
 from store.sql_settings import QueryLimits
 
@@ -49,7 +48,8 @@ async def run_store(config: Config, context: RoleContext) -> None:
 async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, ledger: Ledger, log: Log) -> None:
     topics = [global_topic(settings.log.topic_prefix, lane) for lane in GLOBAL_LANES]
     await log.create_topics(dict.fromkeys(topics, settings.log.partitions))
-    loader = Loader(log, engine, ledger, topics, quarantine_folder=settings.folder / "quarantine")
+    quarantine = settings.folder / "quarantine"
+    loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
     app = _Counted(make_app(engine, config=_endpoint(settings)), context)
     listening: list[int] = []
 
@@ -60,7 +60,8 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
 
     context.watch = reasons
     context.record = _Recorder(context, loader, ledger, log).record
-    context.actions.update(_actions(engine))
+    operations = Operations(log, ledger, quarantine_folder=quarantine, clock=time.time_ns)
+    context.actions.update({**cluster_actions(engine), **store_actions(operations)})
     address = settings.listen_sql
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -85,34 +86,6 @@ def _endpoint(settings: StoreConfig) -> SqlEndpointConfig:
             threads_max=limits.query_threads_max,
         ),
     )
-
-
-def _actions(engine: Engine) -> dict[str, Action]:
-    async def retire_one(texts: Mapping[str, str]) -> str:
-        now_ns, names = time.time_ns(), _names(texts)
-        await _refusable(lambda: retire(engine, **names, from_ns=now_ns, now_ns=now_ns))
-        return f"retired {names['tenant']}/{names['region']}/{names['cluster']}"
-
-    async def reinstate_one(texts: Mapping[str, str]) -> str:
-        names = _names(texts)
-        await _refusable(lambda: reinstate(engine, **names, now_ns=time.time_ns()))
-        return f"reinstated {names['tenant']}/{names['region']}/{names['cluster']}"
-
-    return {"cluster-retire": retire_one, "cluster-reinstate": reinstate_one}
-
-
-def _names(texts: Mapping[str, str]) -> dict[str, str]:
-    try:
-        return {key: texts[key] for key in ("tenant", "region", "cluster")}
-    except KeyError as error:
-        raise Invalid(f"{error} is missing") from None
-
-
-async def _refusable(work: Callable[[], None]) -> None:
-    try:
-        await asyncio.to_thread(work)
-    except EngineError as error:
-        raise Invalid(f"the engine refuses: {error.message}") from error
 
 
 class _Recorder:

@@ -17,10 +17,10 @@ from catchment.envelope import decode, encode, seal
 from catchment.errors import Retry, TooNew
 from catchment.log.sqlite import SqliteLog
 from store.engine.port import EngineError
-from store.ledger import Position
 from store.loader import PartitionStatus, State
 from store.migrate import VERSION, migrate
 from store.plan import plan
+from store.position import Position
 from tests.integration.store_support import NS, PREFIX, T0, Store, envelope_bytes, metric_row, opened, table_of
 
 LANE = "metrics_cluster"

@@ -143,6 +143,9 @@ def test_status_and_clusters_and_dead_letters_have_their_commands(up: subprocess
     wait_for(lambda: str(rolled_up()), "True")
     assert run("dlq", "list", *file).stdout == "0 open\n"
     assert run("dlq", "replay", "5", *file).returncode == 2
+    assert run("store", "quarantine", "list", *file).stdout == "0 open\n"
+    resume = ("store", "resume", "catchment.global.totals", "0", "0", "--as", "again", "--why", "a test")
+    assert "not halted at that offset" in run(*resume, *file).stderr
     wait_for(lambda: str("local" in run("cluster", "list", *file).stdout), "True")
     assert run("cluster", "retire", "local", *file).stdout == "retired default/jp-east/local\n"
     assert "no such cluster" in run("cluster", "retire", "nowhere", *file).stderr

@@ -55,6 +55,7 @@ SHELLS = {
     "store/loader.py": "reads the log and inserts",
     "store/settle.py": "inserts, and writes files of the quarantine",
     "store/migrate.py": "runs DDL under a lock",
+    "store/operations.py": "reads files of the quarantine and publishes them",
     "store/sql_http.py": "the SQL endpoint's socket",
     "demo/": "a simulation that starts processes and sends over sockets",
 }

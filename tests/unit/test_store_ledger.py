@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from catchment.errors import Bug
-from store.ledger import Intent, Ledger, Loaded, Position, Verdict, judge
+from store.ledger import Intent, Ledger, Loaded, Verdict, judge
+from store.position import Position
 
 TABLE = "catchment_data.totals"
 
