@@ -218,6 +218,13 @@ class Limits:
     )
 
     # On the way out.
+    outbox_merge_bytes: int = setting(
+        2 * _GIB,
+        "envelopes on disk that were not forwarded yet, from where on the oldest are merged",
+        unit="bytes",
+        consequence="waiting flushes are merged, then their windows widened to 5 minutes, then to an hour",
+        least=0,
+    )
     outbox_bytes_max: int = setting(
         4 * _GIB,
         "envelopes on disk that were not forwarded yet",

@@ -70,6 +70,7 @@ class OwnMetric(Enum):
     OUTBOX_BYTES = Spec("catchment_outbox_bytes", _GAUGE, "envelopes on disk that were not forwarded")
     OUTBOX_MESSAGES = Spec("catchment_outbox_messages", _GAUGE, "envelopes that were not forwarded")
     OUTBOX_OLDEST_SECONDS = Spec("catchment_outbox_oldest_seconds", _GAUGE, "age of the oldest unsent envelope")
+    OUTBOX_MERGED_BYTES = Spec("catchment_outbox_merged_bytes_total", _COUNTER, "saved by merging what waits")
     FORWARDED_MESSAGES = Spec("catchment_forwarded_messages_total", _COUNTER, "envelopes handed to the log")
     FORWARDED_BYTES = Spec("catchment_forwarded_bytes_total", _COUNTER, "bytes handed to the log")
 

@@ -21,23 +21,15 @@ from catchment.envelope import encode, seal
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
+from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
+from collectors.lane_rows import LaneRows
 from collectors.life_table import to_tables, touched_lives
 from collectors.seen import Segment
 from collectors.state import Flush, Meta, SeriesRow, StateFile
 
 # A row whose histogram has fewer intervals (16 bytes each) is not split: it is small, or large for another reason.
 _INTERVALS_SPLIT_MIN = 4096
-
-
-@dataclass(frozen=True)
-class LaneRows:
-    """Rows of one lane and tenant, and the digest of their points."""
-
-    lane: str
-    tenant: str
-    table: pa.Table
-    digest: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +145,7 @@ class Flusher:
         self._unsaved_seen: list[Segment] = []
         self._unsaved_forgotten = 0
         self._whole = False
+        self._coarsener = Coarsener(state, edge.window_seconds, self._sealed)
 
     def flush(self, position: int, now_ns: int) -> Flushed:
         """Make everything applied so far durable as rows, consumed up to ``position``.
@@ -212,6 +205,22 @@ class Flusher:
         for (_, reason, unit), count in drained.tally.items():
             drops[reason, unit] += count
         return Flushed(_row_counts(lanes), points, dict(drops))
+
+    def coarsen(self) -> int:
+        """Merge some of what waits in the outbox; see `collectors.coarsen`.
+
+        Returns:
+            The bytes saved; 0 when nothing more can be.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        while (step := self._coarsener.step()) is not None:
+            saved, sequence = step
+            self.meta = replace(self.meta, sequence=max(self.meta.sequence, sequence))
+            if saved:
+                return saved
+        return 0
 
     def _sealed(self, lanes: list[LaneRows]) -> tuple[list[tuple[str, str, bytes]], int]:
         """Envelopes as (lane, key, bytes), split at the limits of rows and bytes, and the last sequence used."""

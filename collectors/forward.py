@@ -111,7 +111,7 @@ class Forwarder:
         while True:
             self._flushed.clear()
             rows = await asyncio.to_thread(
-                self._state.outbox,
+                self._state.hand_over,
                 position,
                 messages_max=self._limits.publish_messages_max,
                 bytes_max=self._limits.publish_bytes_max,

@@ -1,9 +1,11 @@
 """The collector's state: one SQLite file that a flush changes in one transaction.
 
-Tables and who writes them (all in ``commit``, but for ``trim``):
+Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over`` and ``replace_outbox``):
 
     meta     one row: inbox id, known_since, consumed inbox position, envelope sequence, acknowledged totals
     outbox   envelopes for the log; AUTOINCREMENT: no sequence is used twice; `trim` deletes what is forwarded
+    handed   one row: the highest outbox sequence that was ever handed to a publish
+    merged   outbox sequences that hold merged flushes (`collectors.coarsen`), and their windows' width
     series   the catalog by slot
     lives    segments of changed lives as Arrow IPC, later ones override; rewritten whole when segments outweigh them
     seen     segments of point hashes
@@ -39,6 +41,8 @@ CREATE TABLE IF NOT EXISTS meta (
 CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, key TEXT NOT NULL, created_ns INTEGER NOT NULL,
     value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS handed (only INTEGER PRIMARY KEY CHECK (only = 1), sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS merged (sequence INTEGER PRIMARY KEY, seconds INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS series (
     slot INTEGER PRIMARY KEY, tenant TEXT NOT NULL, cluster TEXT NOT NULL, service TEXT NOT NULL, metric TEXT NOT NULL,
     kind TEXT NOT NULL, unit TEXT NOT NULL, attributes TEXT NOT NULL, series_id INTEGER NOT NULL);
@@ -71,6 +75,31 @@ class OutboxRow:
     key: str
     created_ns: int
     value: bytes
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An envelope that waits for the log, without its bytes; ``merged_seconds`` is 0 if it is as it was flushed."""
+
+    sequence: int
+    lane: str
+    created_ns: int
+    size_bytes: int
+    merged_seconds: int
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Envelopes ``values`` (lane, key, bytes) in the place of those of ``sequences``; None keeps these.
+
+    ``created_ns`` and ``seconds`` are those of the merged flush, ``sequence`` the last envelope sequence used.
+    """
+
+    sequences: Sequence[int]
+    values: Sequence[tuple[str, str, bytes]] | None
+    created_ns: int
+    seconds: int
+    sequence: int
 
 
 @dataclass(frozen=True)
@@ -218,6 +247,71 @@ class StateFile:
                 rows.append(OutboxRow(*row))
         return rows
 
+    def hand_over(self, after: int, *, messages_max: int, bytes_max: int) -> list[OutboxRow]:
+        """`outbox`, marked as handed to a publish: what that does with them may never be known."""
+        with self._named(), self._transaction():
+            rows = self.outbox(after, messages_max=messages_max, bytes_max=bytes_max)
+            if rows and rows[-1].sequence > self._handed():
+                self._db.execute("INSERT OR REPLACE INTO handed VALUES (1, ?)", (rows[-1].sequence,))
+        return rows
+
+    def handed(self) -> int:
+        """The highest sequence that was ever handed to a publish; 0 before the first."""
+        with self._named():
+            return self._handed()
+
+    def _handed(self) -> int:
+        row = self._db.execute("SELECT sequence FROM handed").fetchone()
+        return int(row[0]) if row else 0
+
+    def waiting(self) -> list[Waiting]:
+        """The outbox by sequence, without the envelopes' bytes."""
+        with self._named():
+            rows = self._db.execute(
+                "SELECT sequence, lane, created_ns, length(value), coalesce(seconds, 0) FROM outbox "
+                "LEFT JOIN merged USING (sequence) ORDER BY sequence"
+            ).fetchall()
+        return [Waiting(*row) for row in rows]
+
+    def values(self, sequences: Sequence[int]) -> list[bytes]:
+        """The envelopes of some sequences that wait."""
+        with self._named():
+            return [
+                self._db.execute("SELECT value FROM outbox WHERE sequence = ?", (sequence,)).fetchone()[0]
+                for sequence in sequences
+            ]
+
+    def replace_outbox(self, replacement: Replacement) -> bool:
+        """Put merged envelopes in the place of waiting ones, in one transaction.
+
+        Returns:
+            False, and nothing changed, if one of them was handed to a publish meanwhile.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        sequences = replacement.sequences
+        with self._named(), self._transaction():
+            if self._handed() >= sequences[0]:
+                return False
+            replaced = [*sequences]
+            if replacement.values is not None:
+                self._db.executemany("DELETE FROM outbox WHERE sequence = ?", [(each,) for each in sequences])
+                self._db.executemany("DELETE FROM merged WHERE sequence = ?", [(each,) for each in sequences])
+                replaced = [
+                    self._db.execute(
+                        "INSERT INTO outbox (lane, key, created_ns, value) VALUES (?, ?, ?, ?) RETURNING sequence",
+                        (lane, key, replacement.created_ns, value),
+                    ).fetchone()[0]
+                    for lane, key, value in replacement.values
+                ]
+                self._db.execute("UPDATE meta SET sequence = ?", (replacement.sequence,))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO merged VALUES (?, ?)", [(each, replacement.seconds) for each in replaced]
+            )
+            crash_point("coarsen.written")
+        return True
+
     def outbox_last(self) -> int:
         """The highest sequence that the outbox ever gave; 0 before the first."""
         with self._named():
@@ -236,6 +330,7 @@ class StateFile:
         """Delete what was forwarded, up to and including a sequence."""
         with self._named(), self._transaction():
             self._db.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+            self._db.execute("DELETE FROM merged WHERE sequence <= ?", (up_to,))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _ROLES_OF = {
     "intake": ("collector",),
     "inbox": ("collector",),
     "flush": ("collector",),
+    "coarsen": ("collector",),
     "forward": ("collector",),
     "log": ROLES,
     "rollup": ("aggregator",),
@@ -133,6 +135,28 @@ def test_a_death_on_the_way_out_of_the_collector(
     # The inbox is full, the outbox is empty: the first flush, and what is forwarded first, are of this request.
     stack.start(role, crash_at=point)
     dies(stack, role, point)
+    stack.start(role)
+    sender.send()
+    all_is_there(stack, sender)
+    kept.is_good = True
+
+
+@pytest.mark.parametrize(("point", "role"), _cases("coarsen"))
+def test_a_death_while_waiting_envelopes_are_merged(
+    stack: Stack, sender: KnownData, kept: _Kept, point: str, role: str
+) -> None:
+    """The log is locked, the outbox grows and is merged; the collector dies at it, and nothing counts twice."""
+    stack.kill(role)
+    stack.start(role, crash_at=point, limits="{outbox_merge_bytes: 0KiB, retry_after_seconds: 1}")
+    stack.wait_ready(role)
+    log = sqlite3.connect(stack.data / "log" / "log.db", isolation_level=None, timeout=30)
+    log.execute("BEGIN IMMEDIATE")
+    try:
+        for _ in range(4):
+            sender.send()
+        dies(stack, role, point)
+    finally:
+        log.close()
     stack.start(role)
     sender.send()
     all_is_there(stack, sender)

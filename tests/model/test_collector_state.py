@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import tempfile
@@ -78,6 +79,8 @@ class CollectorState(RuleBasedStateMachine):
         self.expected_at_flush: tuple[int, int, int] | None = None
         self.looked_at: tuple[object, ...] = ()
         self.forwarded: list[OutboxRow] = []
+        self.in_flight: list[OutboxRow] = []
+        self.position = 0
         self.sequence_max = 0
 
     def teardown(self) -> None:
@@ -135,12 +138,33 @@ class CollectorState(RuleBasedStateMachine):
         self.edge.crash()
 
     @rule(messages=st.integers(1, 50))
-    def forward(self, messages: int) -> None:
-        """Hand some envelopes to the log and trim them, to empty if they were all."""
-        rows = self.edge.state.outbox(0, messages_max=messages, bytes_max=10**9)
-        if rows:
-            self.forwarded += rows
-            self.edge.state.trim(rows[-1].sequence)
+    def hand_over(self, messages: int) -> None:
+        """Hand some envelopes to a publish."""
+        self.in_flight = self.edge.state.hand_over(self.position, messages_max=messages, bytes_max=10**9)
+
+    @rule(succeeds=st.booleans())
+    def publish(self, succeeds: bool) -> None:
+        """The log has them now, or it has not, and they will be handed over again."""
+        if succeeds and self.in_flight:
+            self.forwarded += self.in_flight
+            self.position = self.in_flight[-1].sequence
+        self.in_flight = []
+
+    @rule()
+    def trim(self) -> None:
+        """What the log has goes, to empty if that was all."""
+        self.edge.state.trim(self.position)
+
+    @rule(statements=st.integers(0, 12), crash=st.booleans())
+    def merge_what_waits(self, statements: int, crash: bool) -> None:
+        """A step down the ladder, which may fail at some statement, and the process may die of it."""
+        with contextlib.suppress(Retry), failing_after(self.edge.state, statements):
+            self.edge.flusher.coarsen()
+        if crash:
+            self.edge.crash()
+
+    def _waiting(self) -> list[OutboxRow]:
+        return [row for row in self.edge.outbox() if row.sequence > self.position]
 
     @rule()
     @precondition(lambda self: self.streams > 3)
@@ -151,7 +175,7 @@ class CollectorState(RuleBasedStateMachine):
 
     @invariant()
     def outbox_sequences_are_never_used_again(self) -> None:
-        sequences = [row.sequence for row in (*self.forwarded, *self.edge.outbox())]
+        sequences = [row.sequence for row in (*self.forwarded, *self._waiting())]
         assert sequences == sorted(set(sequences))
         last = self.edge.state.outbox_last()
         assert last >= max([*sequences, self.sequence_max])
@@ -160,21 +184,21 @@ class CollectorState(RuleBasedStateMachine):
     @invariant()
     def everything_flushed_is_there_once(self) -> None:
         # Decoding all envelopes at each step would take most of the time: only where something changed.
-        seen = (self.expected_at_flush, len(self.forwarded), self.edge.state.outbox_last())
+        seen = (self.expected_at_flush, self.position, self.edge.state.outbox_last())
         if self.expected_at_flush is None or seen == self.looked_at:
             return
         self.looked_at = seen
-        headers = [decode(row.value).header for row in (*self.forwarded, *self.edge.outbox())]
+        headers = [decode(row.value).header for row in (*self.forwarded, *self._waiting())]
         assert len({header.sequence for header in headers}) == len(headers)
         assert {header.producer for header in headers} <= {INBOX_ID}
-        rows = metric_rows([*self.forwarded, *self.edge.outbox()])
+        rows = metric_rows([*self.forwarded, *self._waiting()])
         counted = (total(rows, "hits", "sum_int"), total(rows, "sent", "sum_int"), total(rows, "level", "count"))
         assert counted == self.expected_at_flush
         points, _ = self.edge.state.acknowledged().get(("acme", "metrics"), (0, 0))
         assert points == sum(row["points"] for row in rows)
 
 
-CollectorState.TestCase.settings = settings(max_examples=15, stateful_step_count=25)
+CollectorState.TestCase.settings = settings(max_examples=20, stateful_step_count=30)
 TestCollectorState = CollectorState.TestCase
 
 
