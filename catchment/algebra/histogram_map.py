@@ -71,8 +71,9 @@ class HistogramSum:
         cells += np.arange(len(keys))
         if not fits.all():
             cells[np.repeat(~fits, lengths)] = 0
-        differs = np.flatnonzero(self._keys[cells] != keys)
-        fits[np.searchsorted(starts, differs, side="right") - 1] = False
+        differs = self._keys[cells] != keys
+        if differs.any():
+            fits &= ~np.logical_or.reduceat(differs, starts)
         if fits.all():
             np.add.at(self._counts, cells, counts)
             return
