@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from catchment.limits import Limits
@@ -68,6 +68,7 @@ def _arrivals(rng: Random, written: list[Written]) -> list[Written]:
 
 @settings(max_examples=60)
 @given(RANDOM)
+@example(Random(392))  # a start behind its time
 def test_edge_equals_the_reference(rng: Random) -> None:
     """All kinds together, with resets, gaps, bad values, late and repeated points, in several requests and flushes."""
     edge = EdgeHarness()
