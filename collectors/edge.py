@@ -225,6 +225,11 @@ class Edge:
 
     def _aggregate(self, sweep_now_ns: int | None) -> None:
         """Turn pending points into partial rows."""
+        # What leaves the range of a float becomes infinite, and is counted when it leaves (`collectors.flush`).
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._aggregate_pending(sweep_now_ns)
+
+    def _aggregate_pending(self, sweep_now_ns: int | None) -> None:
         pending, self._pending = self._pending, Staged()
         out = Contributions(self.window_seconds)
         staleness_ns = self.limits.staleness_seconds * NANOSECONDS

@@ -25,6 +25,7 @@ from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
 from collectors.lane_rows import LaneRows
 from collectors.life_table import to_tables, touched_lives
+from collectors.reasons import SUM_OVERFLOW
 from collectors.seen import Segment
 from collectors.state import Flush, Meta, SeriesRow, StateFile
 
@@ -70,7 +71,11 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
         lanes.append(LaneRows("totals", tenant, _totals(table, digests[tenant]), digest))
     window_ns = now_ns - now_ns % (window_seconds * NANOSECONDS)
     drops: dict[str, list[dict[str, object]]] = {}
-    for (place, reason, unit), count in drained.tally.items():
+    # Of what leaves, not tallied: what a failed flush puts back is looked at again.
+    counts = Counter(drained.tally)
+    for table in drained.partials.values():
+        counts.update(_overflows(table, catalog))
+    for (place, reason, unit), count in counts.items():
         drops.setdefault(catalog.places[place].tenant, []).append(
             {
                 "window_start_ns": window_ns,
@@ -102,6 +107,14 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
         for tenant, rows in by_tenant.items():
             lanes.append(LaneRows(lane, tenant, pa.Table.from_pylist(rows, LANES[lane].schema)))
     return lanes
+
+
+def _overflows(partials: pa.Table, catalog: Catalog) -> Counter[tuple[int, str, str]]:
+    """Rows whose sums of fractions left the range of a float, by place; every point was finite."""
+    sums = ("sum_float", "integral", "observed_seconds")
+    bad = np.flatnonzero(~np.logical_and.reduce([np.isfinite(partials[name].to_numpy()) for name in sums]))
+    places = catalog.places_of(partials["series_id"].to_numpy()[bad].astype(np.int64))
+    return Counter((place, SUM_OVERFLOW, "rows") for place in places.tolist())
 
 
 def _totals(table: pa.Table, digests: Mapping[tuple[str, int], int]) -> pa.Table:

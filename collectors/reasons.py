@@ -61,6 +61,9 @@ class Reason(IntEnum):
         return 0 < self < 40
 
 
+# Of rows, not of points.
+SUM_OVERFLOW = "sum_overflow"
+
 MEANING = {
     Reason.TOO_OLD: "older than past_seconds_max",
     Reason.TOO_FAR_IN_FUTURE: "further ahead of the collector's clock than future_seconds_max",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collectors.reasons import MEANING, Reason
+from collectors.reasons import MEANING, SUM_OVERFLOW, Reason
 
 _HEAD = """# What `pipeline_drops` counts
 
@@ -30,6 +30,11 @@ _REQUESTS = {
     " quarantine of the inbox only if its bytes were damaged",
 }
 
+_ROWS = {
+    SUM_OVERFLOW: "a sum of fractions left the range of a float (1.8e308): the row is infinite or NaN from there on;"
+    " counted once, by the tier where it first happened",
+}
+
 _OTHER_TIERS = {
     "undecodable (tier aggregator)": "a message of the log that failed a check; it is in the region's dead letters",
     "other reasons (tier store)": "a message that the loader put aside, by the check that failed",
@@ -47,6 +52,7 @@ def reference() -> str:
     for title, text, codes in sorts:
         parts.append(f"## {title}\n\n{text}\n\n{_table({r.text: MEANING[r] for r in Reason if r in codes})}")
     parts.append(f"## Refused requests (unit `requests`)\n\n{_table(_REQUESTS)}")
+    parts.append(f"## Rows (unit `rows`, tiers collector and aggregator)\n\n{_table(_ROWS)}")
     parts.append(f"## Other tiers (unit `messages`)\n\n{_table(_OTHER_TIERS)}")
     return "\n".join(parts)
 

@@ -423,7 +423,7 @@ def _kind(metric: Any, data: Any) -> str:
 
 
 def _usable(kind: str, point: Any) -> bool:
-    """Whether a point has no fault of those that the generators put in: temporality, flags, times, values not finite."""
+    """Whether a point has no fault of those that the generators put in: temporality, flags, times, values."""
     if not kind or (point.flags & 1 and kind != "GAUGE") or point.start_time_unix_nano > point.time_unix_nano:
         return False
     if kind in ("GAUGE", "COUNTER", "DELTA"):

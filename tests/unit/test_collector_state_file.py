@@ -13,7 +13,7 @@ from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
 from catchment.limits import Limits
 from collectors.state import VERSION, StateFile
 from tests import otlp
-from tests.durable_edge import DurableEdge
+from tests.durable_edge import DurableEdge, metric_rows, outbox_rows
 
 
 def _filled(folder: Path, flushes: int) -> DurableEdge:
@@ -135,4 +135,20 @@ def test_saved_lives_do_not_grow_without_end(tmp_path: Path) -> None:
         edge.send(otlp.body(otlp.counter("hits", *points)), 100 + i)
         edge.flush(100 + i)
     assert edge.state.lives_rows() <= 4 * 50 + 1024
+    edge.state.close()
+
+
+def test_a_sum_that_overflows_is_counted_once_and_leaves_all_the_same(tmp_path: Path) -> None:
+    """Finite gauges whose sum is beyond a float: the row is infinite, and the drops say so, after a retry as well."""
+    edge = DurableEdge(tmp_path, Limits())
+    big = [otlp.number(100, 1.7e308, attributes={"host.name": name}) for name in ("a", "b")]
+    edge.send(otlp.body(otlp.gauge("level", *big), otlp.gauge("calm", otlp.number(100, 1.5))), 100)
+    edge.flusher._edge.put_back(edge.edge.drain(otlp.ns(100)))
+    edge.flush(101)
+    rows = {row["metric"]: row["sum_float"] for row in metric_rows(edge.outbox())}
+    assert rows == {"level": float("inf"), "calm": 1.5}
+    drops = outbox_rows(edge.outbox(), "drops")["acme"].to_pylist()
+    assert [(row["cluster"], row["unit"], row["count"]) for row in drops if row["reason"] == "sum_overflow"] == [
+        ("tokyo-1", "rows", 1)
+    ]
     edge.state.close()
