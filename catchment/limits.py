@@ -73,6 +73,13 @@ class Limits:
         consequence="a new segment is begun",
         least=64 * _KIB,
     )
+    inbox_spare_bytes_max: int = setting(
+        512 * _MIB,
+        "consumed inbox segments kept on disk to be overwritten, which costs a third of the CPU that new files cost",
+        unit="bytes",
+        consequence="a consumed segment is deleted; all of them are where the disk is full",
+        least=0,
+    )
     retry_after_seconds: int = setting(
         5, "hint that a refused sender gets", unit="seconds", consequence="the sender comes back then", least=1
     )

@@ -71,7 +71,10 @@ class Collector:
         config.folder.mkdir(parents=True, exist_ok=True)
         limits = config.limits
         self._inbox = Inbox.open(
-            config.folder / "inbox", segment_bytes=limits.inbox_segment_bytes_max, bytes_max=limits.inbox_bytes_max
+            config.folder / "inbox",
+            segment_bytes=limits.inbox_segment_bytes_max,
+            bytes_max=limits.inbox_bytes_max,
+            spare_bytes_max=limits.inbox_spare_bytes_max,
         )
         path = config.folder / "state.db"
         self._state = StateFile(path)

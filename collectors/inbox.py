@@ -5,6 +5,7 @@ Layout of its folder:
     id                          one line: ``catchment-inbox <version> <random hex>``, made at birth, written last
     lock                        held (flock) by the one process that owns the folder; its pid, for people
     00000000000000000000.log    a segment: records one after another, named by the position of its first byte
+    00000000000000000000.spare  the file of a trimmed segment, to be overwritten by a later one
     quarantine/                 bytes that could not be read, one file per damaged range
 
 A *position* is one global byte offset: over all segments it only rises. Rules:
@@ -14,12 +15,27 @@ A *position* is one global byte offset: over all segments it only rises. Rules:
 2. An ``append`` that raises left nothing: the file is cut back to its last good length. After a failed *fsync* the
    kernel may call pages clean that never reached the disk, so that file is never synced again: it is sealed at the last
    good sync, and a new segment starts at that very position.
-3. A segment ends where the next one starts, however long its file is: what stands behind rule 2's cut is not read.
-4. At opening, a torn tail of the newest segment (a record cut short, zeros) is cut: nobody was told that it is safe.
-   Other bytes that replay cannot read are copied to the quarantine and counted, never wiped; it goes on behind them.
-5. Segments are deleted by ``trim`` alone, oldest first, and never the newest, so that positions never start anew.
+3. A segment ends where the next one starts, however long its file is: what stands behind is not read. The newest one
+   ends at its *end mark*, which every ``append`` writes behind its last record, and the next one overwrites.
+4. At opening, what stands behind the last whole record of the newest segment, with no *sign* (a record's head or an end
+   mark) behind it, is cut off: a torn append, of which nobody was told that it is safe, or old bytes of an overwritten
+   file. Other bytes that replay cannot read are copied to the quarantine and counted, never wiped; it goes on behind
+   them.
+5. Segments are ended by ``trim`` alone, oldest first, and never the newest, so that positions never start anew.
    Nobody but a person deletes from the quarantine; it counts into ``bytes_max``.
 6. One process, one thread that appends; ``trim`` and ``size_bytes`` may be called from another.
+7. A trimmed segment's file becomes a spare, within a bound, and a new segment overwrites a spare: writing into pages
+   and blocks that are there costs a third of making new ones, and its fdatasync commits no metadata.
+
+Why old bytes are never taken for records (rule 7). A file's lives have different bases, each above the one before,
+since a file becomes a spare only behind a newer segment. So no offset of a file has the same position in two lives, and
+a sign is one only at its own position. Bytes of *this* life that were not acknowledged, from a torn or failed append,
+are cut off before the next append, or the file is sealed. Before its new name a spare gets an end mark at its start.
+
+Why rule 4 tells a torn append from damage. A killed process leaves a first part of what it was writing, and the end
+mark comes last: then no sign stands behind the torn record. A damaged record that was acknowledged has a sign behind
+it, which only the next append touches. One exception is taken: where the last record and the end mark behind it are
+both damaged, that record looks like a torn one and is cut off.
 
 The record's bytes are described in `collectors.inbox_format`.
 """
@@ -38,7 +54,8 @@ from pathlib import Path
 
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Reject, TooNew
-from collectors.inbox_format import Damaged, encode, scan, seed_of
+from collectors.inbox_format import Damaged, encode, end_mark, scan, seed_of
+from collectors.inbox_spares import Spares
 from collectors.records import Received
 
 VERSION = 1
@@ -55,7 +72,9 @@ class Inbox:
         damaged_ranges, damaged_bytes: what went to the quarantine since opening.
     """
 
-    def __init__(self, folder: Path, lock_fd: int, folder_id: str, segment_bytes: int, bytes_max: int) -> None:
+    def __init__(
+        self, folder: Path, lock_fd: int, folder_id: str, segment_bytes: int, bytes_max: int, spare_bytes_max: int
+    ) -> None:
         self.folder_id = folder_id
         self.damaged_ranges = 0
         self.damaged_bytes = 0
@@ -67,18 +86,22 @@ class Inbox:
         self._bases = _bases(folder)
         self._bases_lock = threading.Lock()
         self._quarantine_bytes = sum(path.stat().st_size for path in (folder / "quarantine").glob("*"))
+        self._spares = Spares(folder, spare_bytes_max)
+        # Bases of segments whose sync failed (rule 2): their files are not overwritten either.
+        self._unsynced: set[int] = set()
         self._fd = -1
         self._end = 0
         self._sealed = False
 
     @classmethod
-    def open(cls, folder: str | Path, *, segment_bytes: int, bytes_max: int) -> Inbox:
+    def open(cls, folder: str | Path, *, segment_bytes: int, bytes_max: int, spare_bytes_max: int = 0) -> Inbox:
         """Open the inbox of a folder, or found it.
 
         Args:
             folder: made if it is not there.
             segment_bytes: a segment that has reached this is followed by a new one.
             bytes_max: beyond this on disk, appends are rejected.
+            spare_bytes_max: trimmed segments that are kept to be overwritten; 0 deletes them.
 
         Raises:
             CatchmentError: another process owns the folder, or it cannot be written.
@@ -90,7 +113,7 @@ class Inbox:
         try:
             (folder / "quarantine").mkdir(parents=True, exist_ok=True)
             lock_fd = _lock(folder)
-            inbox = cls(folder, lock_fd, _identify(folder), segment_bytes, bytes_max)
+            inbox = cls(folder, lock_fd, _identify(folder), segment_bytes, bytes_max, spare_bytes_max)
             inbox._open_newest()
         except BaseException as error:
             if lock_fd >= 0:
@@ -112,7 +135,7 @@ class Inbox:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all segments and of the quarantine."""
+        """Bytes of all segments and of the quarantine; spares are free space."""
         return self._end - self._bases[0] + self._quarantine_bytes
 
     def append(self, records: Sequence[Received]) -> list[int]:
@@ -135,10 +158,11 @@ class Inbox:
         added = end - self._end
         if self.size_bytes + added > self._bytes_max:
             raise Reject("inbox is full", bytes=self.size_bytes, bytes_max=self._bytes_max, folder=str(self._folder))
+        buffers.append(end_mark(end, self._seed))
         try:
             if self._sealed or self._end - self._bases[-1] >= self._segment_bytes:
                 self._start_segment()
-            _write_all(self._fd, buffers)
+            _write_all(self._fd, buffers, self._end - self._bases[-1])
         except OSError as error:
             self._cut_back()
             raise self._reject(error) from error
@@ -147,6 +171,7 @@ class Inbox:
             os.fdatasync(self._fd)
         except OSError as error:
             self._sealed = True
+            self._unsynced.add(self._bases[-1])
             self._cut_back()
             raise self._reject(error) from error
         crash_point("inbox.synced")
@@ -184,14 +209,17 @@ class Inbox:
                 yield found.end, found.received
 
     def trim(self, position: int) -> None:
-        """Delete the segments that lie wholly before ``position``.
+        """End the segments that lie wholly before ``position``: their files become spares or are deleted.
 
         Raises:
-            CatchmentError: a file cannot be deleted; trimming again is safe.
+            CatchmentError: a file cannot be renamed or deleted; trimming again is safe.
         """
         while len(self._bases) > 1 and self._bases[1] <= position:
+            path = self._path(self._bases[0])
+            room_bytes = self._bytes_max - (self.size_bytes - (self._bases[1] - self._bases[0]))
             try:
-                self._path(self._bases[0]).unlink(missing_ok=True)
+                if self._bases[0] in self._unsynced or not self._spares.keep(path, room_bytes):
+                    path.unlink(missing_ok=True)
             except OSError as error:
                 raise CatchmentError(f"inbox cannot be trimmed: {error}", folder=str(self._folder)) from error
             with self._bases_lock:
@@ -218,21 +246,27 @@ class Inbox:
             return os.pread(fd, length, position - base)
 
         self._end = base
+        ends_damaged = False
         for found in scan(read, base, base + size, self._seed):
             # What is damaged but whole in length may have been acknowledged: it stays, for replay to quarantine, and
             # positions behind it stay true.
             if not isinstance(found, Damaged) or found.complete:
                 self._end = found.end
+                ends_damaged = isinstance(found, Damaged)
         if self._end < base + size:
             os.ftruncate(fd, self._end - base)
+            self._mark_end()
             os.fsync(fd)
-        os.lseek(fd, 0, os.SEEK_END)
+        # A torn append over the end mark would make damage before it look like a part of itself.
+        self._sealed = ends_damaged
 
     def _start_segment(self) -> None:
         """Put a new, empty segment at the end (rule 2: it may replace the file of a sealed one that holds nothing)."""
         unnamed = self._folder / "segment.new"
-        fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        emptied = 0 if self._spares.take(unnamed) else os.O_TRUNC
+        fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | emptied | os.O_CLOEXEC, 0o600)
         try:
+            _write_all(fd, [end_mark(self._end, self._seed)], 0)
             os.fsync(fd)
             unnamed.rename(self._path(self._end))
             _sync_folder(self._folder)
@@ -251,12 +285,20 @@ class Inbox:
         """Leave nothing of a failed append. What cannot be cut is sealed off instead."""
         try:
             os.ftruncate(self._fd, self._end - self._bases[-1])
-            os.lseek(self._fd, 0, os.SEEK_END)
         except OSError:
             self._sealed = True
+        self._mark_end()
+
+    def _mark_end(self) -> None:
+        """Write the end mark again after a cut, where the disk takes it; the end of the file says the same."""
+        if not self._sealed:
+            with contextlib.suppress(OSError):
+                _write_all(self._fd, [end_mark(self._end, self._seed)], self._end - self._bases[-1])
 
     def _reject(self, error: OSError) -> Reject:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full:
+            self._spares.release()
         reason = "disk of the inbox is full" if full else f"inbox cannot be written: {error.strerror}"
         return Reject(reason, retry_after_seconds=10, folder=str(self._folder))
 
@@ -342,17 +384,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _write_all(fd: int, buffers: list[bytes]) -> None:
-    """Write all buffers in order, without joining them."""
-    first = 0
-    while first < len(buffers):
+def _write_all(fd: int, buffers: list[bytes], offset: int) -> None:
+    """Write all buffers in order from an offset of the file, without joining them."""
+    for first in range(0, len(buffers), _IOV_MAX):
         group = buffers[first : first + _IOV_MAX]
-        written = os.writev(fd, group)
+        written = os.pwritev(fd, group, offset)
+        offset += written
         if written == sum(map(len, group)):
-            first += len(group)
             continue
         # A disk that fills up takes a part: the rest goes on its own, until it is in or the system says why not.
         rest = b"".join(group)[written:]
         while rest:
-            rest = rest[os.write(fd, rest) :]
-        first += len(group)
+            written = os.pwrite(fd, rest, offset)
+            offset += written
+            rest = rest[written:]

@@ -13,6 +13,15 @@ A record at position p, little-endian:
     meta           JSON object of all fields of `Received` but the body, UTF-8
     body           as received
 
+An end mark at position p, which the record that is written there next overwrites:
+
+    magic          8 bytes   f0 9f 8c a7 49 4e 42 45
+    position       u64       p itself
+    checksum       u64       XXH3-64 of the 16 bytes above, seeded
+
+A *sign* is either of them, standing at its own position. What stands before a sign was written to its end, so a reader
+that finds no end of a file by its length (the file may be an old one, overwritten) tells by it what was acknowledged.
+
 The seed derives from the folder's random id, which no sender knows: a body that holds bytes of an inbox cannot pass for
 a record when a reader looks for the next one behind damage. Pinned by golden bytes in ``tests/unit/test_inbox.py``.
 """
@@ -30,12 +39,16 @@ from catchment.errors import Invalid
 from collectors.records import Received
 
 MAGIC = b"\xf0\x9f\x8c\xa7INB1"
+END_MAGIC = b"\xf0\x9f\x8c\xa7INBE"
 META_BYTES_MAX = 64 * 1024
 """Names and labels are short; a damaged length must not make a reader ask for gigabytes."""
 
 _PREFIX = struct.Struct("<8sQIIQ")
 _CHECKSUM = struct.Struct("<Q")
 HEAD_BYTES = _PREFIX.size + _CHECKSUM.size
+_END_PREFIX = struct.Struct("<8sQ")
+END_BYTES = _END_PREFIX.size + _CHECKSUM.size
+_COMMON_MAGIC = MAGIC[:7]
 _SCAN_BYTES = 1 << 20
 
 Read = Callable[[int, int], bytes]
@@ -59,7 +72,7 @@ class Damaged:
     end: int
     reason: str
     complete: bool
-    """All bytes that the record should have are there, so they may once have been acknowledged."""
+    """A sign stands behind them, or the bytes end where the record should, so they may have been acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +112,26 @@ def encode(received: Received, position: int, seed: int) -> bytes:
     return prefix + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(prefix + meta, seed)) + meta
 
 
+def end_mark(position: int, seed: int) -> bytes:
+    """The end mark at ``position``."""
+    prefix = _END_PREFIX.pack(END_MAGIC, position)
+    return prefix + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(prefix, seed))
+
+
 def scan(read: Read, start: int, end: int, seed: int) -> Iterator[Valid | Damaged]:
-    """All that stands in ``[start, end)``, in order and without gaps: whole records, and the damage between them."""
+    """All that stands from ``start`` to an end mark or ``end``, in order, without gaps: whole records and damage."""
     position = start
     while position < end:
         head = _head_at(read, position, end, seed)
         if head is None:
-            following = _next_head(read, position + 1, end, seed)
-            remainder = read(position, min(end - position, _SCAN_BYTES))
-            # Zeros are what a dead machine leaves of a file that grew, and a short head is what a killed writer leaves.
-            complete = following < end or (len(remainder) >= HEAD_BYTES and any(remainder) and not _is_cut(remainder))
-            yield Damaged(position, following, "no record head", complete)
+            if _is_end_mark(read(position, END_BYTES), position, seed):
+                return
+            following = _next_sign(read, position + 1, end, seed)
+            yield Damaged(position, following, "no record head", following < end)
             position = following
             continue
         if head.end > end:
-            following = _next_head(read, position + 1, end, seed)
+            following = _next_sign(read, position + 1, end, seed)
             yield Damaged(position, following, "record is cut short", following < end)
             position = following
             continue
@@ -121,7 +139,8 @@ def scan(read: Read, start: int, end: int, seed: int) -> Iterator[Valid | Damage
         if len(body) != head.end - head.body_position:
             yield Damaged(position, head.end, "bytes are missing", True)
         elif xxhash.xxh3_64_intdigest(body, seed) != head.body_checksum:
-            yield Damaged(position, head.end, "checksum of the body differs", True)
+            complete = head.end == end or _next_sign(read, head.end, end, seed) < end
+            yield Damaged(position, head.end, "checksum of the body differs", complete)
         else:
             yield Valid(position, head.end, Received(**json.loads(head.meta), body=body))
         position = head.end
@@ -145,24 +164,26 @@ def _head_at(read: Read, position: int, end: int, seed: int) -> _Head | None:
     return _Head(meta, body_position, body_position + body_bytes, body_checksum)
 
 
-def _is_cut(remainder: bytes) -> bool:
-    """Whether the bytes are a head whose meta ends before it should: left by a killed writer."""
-    magic, _, meta_bytes, _, _ = _PREFIX.unpack_from(remainder)
-    return bool(magic == MAGIC and len(remainder) < HEAD_BYTES + min(meta_bytes, META_BYTES_MAX))
+def _is_end_mark(raw: bytes, position: int, seed: int) -> bool:
+    """Whether the bytes at a position begin with the end mark that was written for it."""
+    return raw[:END_BYTES] == end_mark(position, seed)
 
 
-def _next_head(read: Read, position: int, end: int, seed: int) -> int:
-    """Where the next head of a record stands at or after ``position``; ``end`` if there is none."""
-    overlap = len(MAGIC) + 8
+def _next_sign(read: Read, position: int, end: int, seed: int) -> int:
+    """Where the next record's head or end mark stands at or after ``position``; ``end`` if there is none."""
+    overlap = END_BYTES
     while position < end:
         chunk = read(position, min(_SCAN_BYTES, end - position))
-        found = chunk.find(MAGIC)
+        found = chunk.find(_COMMON_MAGIC)
         while found >= 0:
-            # A body may hold the magic any number of times; its own position tells a head from it without a read.
-            own = int.from_bytes(chunk[found + len(MAGIC) : found + overlap], "little")
-            if own == position + found and _head_at(read, own, end, seed) is not None:
+            # A body may hold the magic any number of times, and an overwritten file is full of old heads; its own
+            # position tells a sign from them without a read.
+            own = int.from_bytes(chunk[found + len(MAGIC) : found + len(MAGIC) + 8], "little")
+            if own == position + found and (
+                _is_end_mark(chunk[found : found + END_BYTES], own, seed) or _head_at(read, own, end, seed) is not None
+            ):
                 return own
-            found = chunk.find(MAGIC, found + 1)
+            found = chunk.find(_COMMON_MAGIC, found + 1)
         if len(chunk) <= overlap:
             return end
         position += len(chunk) - overlap

@@ -9,6 +9,8 @@ from pathlib import Path
 from collectors.inbox import Inbox
 from collectors.records import Received
 
+SPARE_BYTES_MAX = 8 << 20
+
 
 def body_of(number: int) -> bytes:
     """The body of the request with this number: what its replay must show."""
@@ -19,7 +21,7 @@ def body_of(number: int) -> bytes:
 def main() -> None:
     """Append batches, the numbers going on from the argument, until killed."""
     folder, number = Path(sys.argv[1]), int(sys.argv[2])
-    inbox = Inbox.open(folder, segment_bytes=1 << 20, bytes_max=1 << 40)
+    inbox = Inbox.open(folder, segment_bytes=1 << 20, bytes_max=1 << 40, spare_bytes_max=SPARE_BYTES_MAX)
     while True:
         batch = [
             Received("metrics", "acme", str(n), "{}", "application/x-protobuf", "", n, "", body_of(n))

@@ -16,6 +16,7 @@ from collectors.records import Received
 
 SEGMENT_BYTES = 700
 BYTES_MAX = 1 << 30
+SPARE_BYTES_MAX = 4 * SEGMENT_BYTES
 
 bodies = st.one_of(st.binary(max_size=400), st.builds(lambda n: MAGIC * n, st.integers(1, 20)))
 requests = st.builds(
@@ -45,7 +46,9 @@ class InboxMachine(RuleBasedStateMachine):
         self.inbox = self.open()
 
     def open(self) -> Inbox:
-        return Inbox.open(self.folder, segment_bytes=SEGMENT_BYTES, bytes_max=BYTES_MAX)
+        return Inbox.open(
+            self.folder, segment_bytes=SEGMENT_BYTES, bytes_max=BYTES_MAX, spare_bytes_max=SPARE_BYTES_MAX
+        )
 
     def teardown(self) -> None:
         if hasattr(self, "inbox"):

@@ -45,6 +45,7 @@ SHELLS = {
     "collectors/collector.py": "wires the collector: files, sockets, the clock",
     "collectors/forward.py": "hands the outbox to the log",
     "collectors/inbox.py": "segments on disk",
+    "collectors/inbox_spares.py": "files of trimmed segments",
     "collectors/intake.py": "one task for commits, one for decoding",
     "collectors/state.py": "the SQLite file: outbox, state of streams, position",
     "collectors/receive/": "the sockets of the receivers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -23,9 +24,11 @@ def request(body: bytes, cluster: str = "tokyo-1") -> Received:
     return Received("metrics", "acme", cluster, '{"zone":"a"}', "application/x-protobuf", "", 7, "p1", body)
 
 
-def open_inbox(folder: Path, *, segment_bytes: int = 1 << 20, bytes_max: int = 1 << 30) -> Inbox:
+def open_inbox(
+    folder: Path, *, segment_bytes: int = 1 << 20, bytes_max: int = 1 << 30, spare_bytes_max: int = 0
+) -> Inbox:
     """Open with limits that do not matter unless given."""
-    return Inbox.open(folder, segment_bytes=segment_bytes, bytes_max=bytes_max)
+    return Inbox.open(folder, segment_bytes=segment_bytes, bytes_max=bytes_max, spare_bytes_max=spare_bytes_max)
 
 
 def test_the_bytes_of_a_record_are_golden() -> None:
@@ -36,6 +39,8 @@ def test_the_bytes_of_a_record_are_golden() -> None:
         '{"signal":"metrics","tenant":"acme","cluster":"tokyo-1","labels":"{\\"zone\\":\\"a\\"}",'
         '"content_type":"application/x-protobuf","content_encoding":"","received_ns":7,"policy_version":"p1"}'
     )
+    mark = inbox_format.end_mark(4096, inbox_format.seed_of(ID))
+    assert mark.hex() == "f09f8ca7494e42450010000000000000dee8a53892a7072d"
 
 
 def test_a_record_is_found_behind_damage_but_not_inside_a_body() -> None:
@@ -186,4 +191,104 @@ def test_names_that_are_too_long_are_refused_and_nothing_is_kept(tmp_path: Path)
     with pytest.raises(Invalid, match="at most"):
         inbox.append([request(b"x"), request(b"x", cluster="c" * inbox_format.META_BYTES_MAX)])
     assert (inbox.end, inbox.size_bytes) == (0, 0)
+    inbox.close()
+
+
+def overwritten(folder: Path, *, spare_bytes_max: int = 1 << 20) -> tuple[Inbox, int]:
+    """An inbox whose newest segment, which holds one short record, overwrites a spare; and where that record ends."""
+    inbox = open_inbox(folder, segment_bytes=500, spare_bytes_max=spare_bytes_max)
+    for number in range(3):
+        inbox.append([request(bytes([number + 1]) * 700)])
+    inbox.trim(inbox.end)
+    spares = {path.stat().st_ino for path in folder.glob("*.spare")}
+    (end,) = inbox.append([request(b"short")])
+    assert newest(folder).stat().st_ino in spares
+    assert newest(folder).stat().st_size > 700
+    return inbox, end
+
+
+def newest(folder: Path) -> Path:
+    """The file of the newest segment."""
+    return max(folder.glob("*.log"))
+
+
+def test_old_bytes_of_an_overwritten_segment_are_nothing(tmp_path: Path) -> None:
+    """What stands behind the end mark is no damage, no record and not in the way of what comes next."""
+    inbox, end = overwritten(tmp_path)
+    inbox.close()
+    inbox = open_inbox(tmp_path)
+    assert inbox.end == end
+    inbox.append([request(b"next")])
+    bodies = [received.body for _, received in inbox.replay(inbox.start)]
+    assert bodies[-2:] == [b"short", b"next"]
+    assert (inbox.damaged_ranges, list((tmp_path / "quarantine").iterdir())) == (0, [])
+    inbox.close()
+
+
+@pytest.mark.parametrize("part", ["head", "body", "end mark"])
+def test_damage_of_the_last_record_in_an_overwritten_segment_is_seen(tmp_path: Path, part: str) -> None:
+    """The end mark tells a damaged record, which is quarantined, from old bytes; a damaged mark costs no record."""
+    inbox, end = overwritten(tmp_path)
+    start = int(newest(tmp_path).stem)
+    inbox.close()
+    data = bytearray(newest(tmp_path).read_bytes())
+    data[{"head": 10, "body": end - start - 1, "end mark": end - start + 3}[part]] ^= 0xFF
+    newest(tmp_path).write_bytes(data)
+    for _ in range(2):
+        inbox = open_inbox(tmp_path)
+        assert inbox.end >= end
+        inbox.append([request(b"next")])
+        bodies = [received.body for _, received in inbox.replay(start)]
+        if part == "end mark":
+            assert bodies[0] == b"short"
+        else:
+            assert b"short" not in bodies
+            (kept,) = (tmp_path / "quarantine").iterdir()
+            assert kept.read_bytes() == data[: end - start]
+        assert bodies[-1] == b"next"
+        inbox.close()
+
+
+def test_spares_are_bounded_and_given_up_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares take what the limits leave; a smaller limit deletes some at opening, a full disk all of them."""
+    inbox = open_inbox(tmp_path, segment_bytes=500, bytes_max=8000, spare_bytes_max=4000)
+    for _ in range(8):
+        inbox.append([request(bytes(700))])
+    inbox.trim(inbox.end)
+    assert len(list(tmp_path.glob("*.spare"))) == 4
+    inbox.close()
+    inbox = open_inbox(tmp_path, segment_bytes=500, bytes_max=8000, spare_bytes_max=2000)
+    assert len(list(tmp_path.glob("*.spare"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(Reject, match="disk of the inbox is full"):
+            inbox.append([request(b"x")])
+    assert list(tmp_path.glob("*.spare")) == []
+    assert inbox.append([request(b"x")]) == [inbox.end]
+    inbox.close()
+
+
+def test_spares_leave_the_inbox_its_room(tmp_path: Path) -> None:
+    """Segments and spares together stay within the inbox's limit."""
+    inbox = open_inbox(tmp_path, segment_bytes=500, bytes_max=4000, spare_bytes_max=1 << 20)
+    for _ in range(40):
+        (end,) = inbox.append([request(bytes(700))])
+        inbox.trim(end)
+        on_disk = sum(path.stat().st_size for pattern in ("*.log", "*.spare") for path in tmp_path.glob(pattern))
+        assert on_disk <= 4000
+    inbox.close()
+
+
+def test_a_file_whose_sync_failed_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of it may be taken for clean without being on disk, so a trim deletes it."""
+    inbox = open_inbox(tmp_path, spare_bytes_max=1 << 20)
+    inbox.append([request(b"good")])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        with pytest.raises(Reject):
+            inbox.append([request(b"lost")])
+    inbox.append([request(b"next")])
+    inbox.trim(inbox.end)
+    assert len(list(tmp_path.glob("*.log"))) == 1
+    assert list(tmp_path.glob("*.spare")) == []
     inbox.close()
