@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from catchment.errors import Retry
 from catchment.log.kafka_client import Client
@@ -48,7 +47,6 @@ class KafkaLog:
         self._client = Client(settings)
         self._topics = Topics(self._client, may_create=may_create)
         self._reader = Reader(self._client, self._topics)
-        self._arguments: dict[str, Any] | None = None
         self._writers: set[KafkaWriter] = set()
 
     @classmethod
@@ -88,9 +86,8 @@ class KafkaLog:
 
     async def writer(self, source: Source) -> KafkaWriter:
         """Become the one writer of a source; its predecessor is fenced from here on."""
-        if self._arguments is None:
-            self._arguments = await asyncio.to_thread(client_arguments, self._settings)
-        writer = await KafkaWriter.start(self._client, self._topics, self._arguments, source, self._reader.exists)
+        arguments = await asyncio.to_thread(client_arguments, self._settings)
+        writer = await KafkaWriter.start(self._client, self._topics, arguments, source, self._reader.exists)
         self._writers = {one for one in self._writers if not one.is_closed} | {writer}
         return writer
 

@@ -48,7 +48,6 @@ class Client:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._arguments: dict[str, Any] | None = None
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -130,9 +129,9 @@ class Client:
         async with self._connecting:
             self.check_open()
             if self._client is None:
-                if self._arguments is None:
-                    self._arguments = await asyncio.to_thread(client_arguments, self._settings)
-                client = AIOKafkaClient(client_id="catchment", **self._arguments)
+                # Anew each time: certificates may have been replaced.
+                arguments = await asyncio.to_thread(client_arguments, self._settings)
+                client = AIOKafkaClient(client_id="catchment", **arguments)
                 try:
                     async with asyncio.timeout(self._settings.request_seconds):
                         await client.bootstrap()

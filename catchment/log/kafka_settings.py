@@ -12,7 +12,7 @@ Names, all below one prefix, so that prefixed ACLs cover them:
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from catchment.log.port import Source
 # that is compressed already (less than 1/128).
 _OVERHEAD_BYTES = 64 << 10
 _OVERHEAD_DIVISOR = 128
-
-SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class KafkaSasl:
 
     mechanism: str
     username: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
