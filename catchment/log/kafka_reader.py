@@ -6,8 +6,10 @@ Rules:
    messages only, and lets the broker wait until there is some. Nothing is fetched that no poll asked for, so memory is
    bounded by ``bytes_max`` of the polls, and by one batch of a broker where that is larger.
 2. A broker answers the requests of a connection one after the other, and a waiting fetch would hold up the others: so
-   every poll under way has a connection of its own, which the next poll of that partition uses again. aiokafka's
-   consumer has one for all: a partition that was read waits there until the fetch for all others returns.
+   every poll under way has a connection of its own, which the next poll of that partition uses again. Measured with
+   32 partitions of 10 MB, all polled at once in one process: 590 MB/s, 62 MiB at the peak, 2 % of a core when idle. One
+   consumer of aiokafka for all: 1,150 MB/s, 101 MiB, 1 %; one for each: 1,500 MB/s, 103 MiB, 3 %. Those read ahead
+   whatever the poll's limits are, and move positions by themselves; nothing above here takes 500 MB/s.
 3. What a fetch brought beyond the poll's limits is kept for the next one, since batches come whole.
 4. Position 0 is the oldest message that is kept. Any other position that the log does not hold is `Corrupt`, with the
    range that it holds: messages were deleted before they were read, or the log lost its end. Never is a position moved.

@@ -9,8 +9,9 @@ Rules:
    ended; only then is the committed position read.
 4. What is wrong with a publish of itself (size, topic, partition, position) is found before anything is sent.
 5. After any error, timeout or cancellation the outcome is unknown and the producer in no state to go on: the writer is
-   spoilt. `Fenced` is said only where Kafka says so. (A process that stood still for longer than
-   ``transaction_seconds`` within a publish is told the same: the broker has ended its transaction.)
+   spoilt. `Fenced` is said where Kafka says so, unless the publish took longer than it may: then the process stood
+   still, the broker may have ended the transaction without any successor, and says the same. That is `Retry`, so that a
+   partition never ends up without an owner; if there is a successor after all, it is fenced in turn.
 """
 
 from __future__ import annotations
@@ -103,13 +104,15 @@ class KafkaWriter:
         Raises:
             Fenced, Retry, Invalid, Bug: see `catchment.log.port.Writer.publish`.
         """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._client.settings.publish_seconds
         if self._spoilt:
             raise Retry(f"this writer is spoilt: {self._spoilt}", source=self._source)
         try:
             records = [await self._record(message) for message in messages]
             await self._check(consumed)
             self._is_open = True
-            async with asyncio.timeout(self._client.settings.publish_seconds):
+            async with asyncio.timeout_at(deadline):
                 ends = await self._producer.transact(records, self._group, self._place, consumed)
             self._is_open = False
             for place, end in ends.items():
@@ -119,6 +122,8 @@ class KafkaWriter:
             raise
         except errors.ProducerFenced as error:
             self._spoilt = "fenced"
+            if clock() > deadline:
+                raise self._named(error) from error
             raise Fenced("a younger writer owns this source", source=self._source) from error
         except BaseException as error:
             self._spoilt = str(error) or type(error).__name__

@@ -380,6 +380,29 @@ def test_a_zombie_wakes_and_changes_nothing(settings: KafkaSettings, prefix: str
     run(settings, body)
 
 
+def test_a_writer_that_stood_still_is_not_fenced_by_nobody(settings: KafkaSettings, prefix: str) -> None:
+    """A publish that outlasted its transaction without any successor is Retry, and the same process goes on."""
+    topic = f"{prefix}.t"
+
+    async def body(log: KafkaLog) -> None:
+        await log.create_topics({topic: 1})
+        writer = await log.writer(Source("hop"))
+        await writer.publish(numbered(topic, 1), 1)
+        publishing = asyncio.create_task(writer.publish([OutMessage(topic, "", b"x" * 900_000, partition=0)] * 20, 2))
+        await asyncio.sleep(0.005)
+        # The whole process stands still, as under SIGSTOP; the broker aborts meanwhile.
+        time.sleep(4)  # noqa: ASYNC251
+        with pytest.raises(Retry):
+            await publishing
+        await writer.close()
+        writer = await log.writer(Source("hop"))
+        assert await writer.committed() == 1
+        await writer.publish(numbered(topic, 2), 2)
+        assert [m.value for m in await read_all(log, topic, 0)] == [b"1", b"2"]
+
+    run(replace(settings, transaction_seconds=1), body)
+
+
 def test_a_publisher_killed_over_and_over(settings: KafkaSettings, prefix: str) -> None:
     """After 20 SIGKILLs at random moments of a publishing process nothing is lost and nothing is there twice."""
     topic = f"{prefix}.t"
