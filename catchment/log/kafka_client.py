@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from aiokafka import errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 
 from catchment.errors import CatchmentError, Invalid, Retry
@@ -136,6 +137,9 @@ class Client:
                     async with asyncio.timeout(self._settings.request_seconds):
                         await client.bootstrap()
                     self._narrow(client)
+                except errors.KafkaConnectionError as error:
+                    await client.close()
+                    raise errors.KafkaConnectionError(await _why(client)) from error
                 except BaseException:
                     await client.close()
                     raise
@@ -172,6 +176,27 @@ async def _close(client: Any, seconds: float) -> None:
     with suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(seconds):
             await client.close()
+
+
+async def _why(client: Any) -> str:
+    """Why brokers cannot be connected to, for two of the addresses: aiokafka only logs it."""
+    reasons = []
+    for host, port, _ in client.hosts[:2]:
+        try:
+            connection = await create_conn(
+                *(host, port),
+                request_timeout_ms=client._request_timeout_ms,
+                ssl_context=client._ssl_context,
+                security_protocol=client._security_protocol,
+                sasl_mechanism=client._sasl_mechanism,
+                sasl_plain_username=client._sasl_plain_username,
+                sasl_plain_password=client._sasl_plain_password,
+            )
+            await connection.close()
+            reasons.append(f"{host}:{port}: came up just now")
+        except (KafkaError, OSError, TimeoutError) as error:
+            reasons.append(f"{host}:{port}: {error or type(error).__name__}")
+    return "; ".join(reasons)
 
 
 def check(code: int) -> None:
