@@ -6,14 +6,16 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.catchment-setup
+KAFKA := .kafka/.fetched
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup kafka demo test lint format bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
+	@echo 'make kafka   fetch the broker that tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
@@ -27,10 +29,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+kafka: $(KAFKA)
+
+$(KAFKA): tests/kafka/pom.xml
+	rm -rf .kafka/libs
+	mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs -DincludeScope=runtime
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/catchment demo $(DEMO_ARGS)
 
-test: $(STAMP)
+test: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)

@@ -146,6 +146,63 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class KafkaTls:
+    """TLS to the brokers. The files are read again for every new connection of a writer."""
+
+    enabled: bool = setting(False, "whether to use TLS; also on where a file is given")
+    ca: Path | None = setting(None, "PEM file of the authorities to trust; the system's unless given")
+    cert: Path | None = setting(None, "PEM file of our own certificate, for mutual TLS")
+    key: Path | None = setting(None, "PEM file of its key, not encrypted")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether to use TLS."""
+        return self.enabled or any(file is not None for file in (self.ca, self.cert, self.key))
+
+
+@dataclass(frozen=True)
+class KafkaSasl:
+    """Who we are to the brokers."""
+
+    mechanism: str = setting("", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none")
+    username: str = setting("", "the user")
+    password: str = setting("", "the password, such as ${file:/run/secrets/kafka}", secret=True)
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """The log on Kafka instead of the embedded one. Names and partitions are those of ``log``."""
+
+    brokers: tuple[str, ...] = setting((), "host:port of some brokers; empty: the embedded log")
+    tls: KafkaTls = setting(factory=KafkaTls, text="TLS to the brokers")
+    sasl: KafkaSasl = setting(factory=KafkaSasl, text="who we are to the brokers")
+    replication_factor: int = setting(
+        3,
+        "replicas of a topic that does not exist yet; a write needs all of them but one",
+        unit="replicas",
+        least=1,
+        most=15,
+    )
+    retention_seconds: float = setting(
+        7 * 86_400.0,
+        "how long a topic that does not exist yet keeps messages, consumed or not; 0s for ever, as dead letters are",
+        unit="seconds",
+        consequence="a reader further behind has lost data; it says so and stops",
+        least=0,
+        key="retention",
+    )
+    transaction_timeout_seconds: float = setting(
+        20.0,
+        "how long one publish may take; the broker's transaction.max.timeout.ms must not be below it",
+        unit="seconds",
+        consequence="the publish is done anew; readers wait for so long for a writer that died",
+        least=2,
+        most=900,
+        key="transaction_timeout",
+    )
+
+
+@dataclass(frozen=True)
 class Aggregator:
     """The roll-up of a region."""
 
@@ -213,6 +270,7 @@ class Config:
     limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
     log: LogSettings = setting(factory=LogSettings, text="the log between the tiers")
+    kafka: Kafka = setting(factory=Kafka, text="the log on Kafka instead of the embedded one")
     aggregator: Aggregator = setting(factory=Aggregator, text="the roll-up of the region")
     sql: Sql = setting(factory=Sql, text="who may ask")
     telemetry: Telemetry = setting(factory=Telemetry, text="observing Catchment itself")
@@ -237,6 +295,7 @@ class Config:
             policies=self.policies,
             limits=self.limits,
             log=self.log,
+            kafka=self.kafka,
         )
 
     def for_aggregator(self) -> AggregatorConfig:
@@ -247,6 +306,7 @@ class Config:
             linger_seconds=self.aggregator.linger_seconds,
             limits=self.limits,
             log=self.log,
+            kafka=self.kafka,
         )
 
     def for_store(self) -> StoreConfig:
@@ -259,6 +319,7 @@ class Config:
             retention=self.retention,
             limits=self.limits,
             log=self.log,
+            kafka=self.kafka,
         )
 
 
@@ -278,6 +339,7 @@ class CollectorConfig:
     policies: Policies
     limits: Limits
     log: LogSettings
+    kafka: Kafka
 
 
 @dataclass(frozen=True)
@@ -289,6 +351,7 @@ class AggregatorConfig:
     linger_seconds: float
     limits: Limits
     log: LogSettings
+    kafka: Kafka
 
 
 @dataclass(frozen=True)
@@ -302,3 +365,4 @@ class StoreConfig:
     retention: Retention
     limits: Limits
     log: LogSettings
+    kafka: Kafka

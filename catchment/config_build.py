@@ -61,11 +61,14 @@ def build(cls: type[T], tree: Keys, around: Surroundings, path: str = "") -> T:
     return cls(**values)
 
 
-def mapping_of(settings: Any) -> dict[str, Any]:
-    """The mapping that `build` reads back to an equal dataclass, with units as a person writes them."""
+def mapping_of(settings: Any, *, reveal: bool = True) -> dict[str, Any]:
+    """The mapping that `build` reads back to an equal dataclass, with units as a person writes them.
+
+    Without ``reveal`` secrets are masked: for people.
+    """
     result: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
-        result[key_of(field)] = _plain(getattr(settings, field.name), meaning_of(field))
+        result[key_of(field)] = _plain(getattr(settings, field.name), meaning_of(field), reveal)
     return result
 
 
@@ -165,11 +168,13 @@ def _show(number: float, meaning: Meaning) -> str:
     return f"{number:g}" if number < 1e6 else f"{int(number)}"
 
 
-def _plain(value: Any, meaning: Meaning) -> Any:
+def _plain(value: Any, meaning: Meaning, reveal: bool) -> Any:
+    if meaning.secret and value and not reveal:
+        return "(secret)"
     if dataclasses.is_dataclass(value) and not isinstance(value, Address):
-        return mapping_of(value)
+        return mapping_of(value, reveal=reveal)
     if isinstance(value, tuple):
-        return [_plain(item, meaning) for item in value]
+        return [_plain(item, meaning, reveal) for item in value]
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Path | Address):

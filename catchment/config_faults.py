@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from catchment.config import Config, Policies
+from catchment.config import Config, Kafka, Policies
 from catchment.identity import canonical_attributes
 from catchment.limits import Limits
 from catchment.units import Address
@@ -15,6 +15,8 @@ CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # As much as an entry of the tenants file may have.
 _LABELS_BYTES_MAX = 32 * 1024
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
+_SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _TOPIC_PREFIX = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -59,6 +61,12 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
             f"sql.users.{user}",
             "expected the 64 hexadecimal digits of a SHA-256: printf %s PASSWORD | sha256sum",
         )
+    check(
+        not (config.kafka.brokers and config.log.path),
+        "log.path",
+        "kafka.brokers are given, so there is no embedded log; remove one of them",
+    )
+    faults.extend(_kafka_faults(config.kafka))
     faults.extend(_address_faults(config))
     faults.extend(_policy_faults(config.policies))
     faults.extend(_limit_faults(config.limits))
@@ -73,6 +81,26 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         "telemetry.log_level",
         f"{config.telemetry.log_level!r} is no level; expected debug, info, warning or error",
     )
+    return faults
+
+
+def _kafka_faults(kafka: Kafka) -> list[tuple[str, str]]:
+    faults = []
+    for index, broker in enumerate(kafka.brokers):
+        if not _BROKER.fullmatch(broker):
+            faults.append((f"kafka.brokers[{index}]", f"{broker!r} is no address; expected such as kafka-1:9092"))
+    if not kafka.brokers and kafka != Kafka():
+        faults.append(("kafka", "no brokers are given; set kafka.brokers, or remove kafka"))
+    tls, sasl = kafka.tls, kafka.sasl
+    if (tls.cert is None) != (tls.key is None):
+        faults.append(("kafka.tls", "cert and key belong together; give both or neither"))
+    if sasl.mechanism and sasl.mechanism not in _SASL_MECHANISMS:
+        expected = ", ".join(_SASL_MECHANISMS)
+        faults.append(("kafka.sasl.mechanism", f"{sasl.mechanism!r} is not known; expected one of {expected}"))
+    if bool(sasl.mechanism) != bool(sasl.username and sasl.password) or (sasl.username and not sasl.mechanism):
+        faults.append(("kafka.sasl", "mechanism, username and password belong together; give all or none"))
+    if sasl.mechanism == "PLAIN" and not tls.is_on:
+        faults.append(("kafka.sasl.mechanism", "PLAIN without TLS sends the password in the clear; set kafka.tls"))
     return faults
 
 

@@ -55,7 +55,9 @@ def configure(role: str, level: str = "info", stream: TextIO | None = None) -> N
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Libraries tell of every connection; what matters of it we say ourselves.
-    for noisy in ("aiokafka", "uvicorn.access", "uvicorn.error", "asyncio", "grpc"):
+    # aiokafka calls each attempt to reach a broker an error, many a second; whoever asked gets the last one as its own.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "grpc"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

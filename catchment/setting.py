@@ -26,6 +26,7 @@ class Meaning:
     most: float | None = None
     required: bool = False
     key: str = ""
+    secret: bool = False
 
 
 def setting(
@@ -38,17 +39,19 @@ def setting(
     most: float | None = None,
     factory: Any = dataclasses.MISSING,
     key: str = "",
+    secret: bool = False,
 ) -> Any:
     """A dataclass field with its `Meaning`; without ``default`` and ``factory`` the file must give a value.
 
     ``key`` is the name in YAML where it differs from the field's, which has its unit last (``flush`` and
-    ``flush_seconds``). ``least`` and ``most`` are inclusive, in the field's unit.
+    ``flush_seconds``). ``least`` and ``most`` are inclusive, in the field's unit. A ``secret`` is
+    neither shown to people nor part of the dataclass's repr.
     """
     required = default is dataclasses.MISSING and factory is dataclasses.MISSING
-    meaning = Meaning(text, unit, consequence, least, most, required, key)
+    meaning = Meaning(text, unit, consequence, least, most, required, key, secret)
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata={"meaning": meaning})
-    return dataclasses.field(default=default, metadata={"meaning": meaning})
+    return dataclasses.field(default=default, repr=not secret, metadata={"meaning": meaning})
 
 
 def meaning_of(field: dataclasses.Field[Any]) -> Meaning:

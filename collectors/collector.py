@@ -102,6 +102,7 @@ class Collector:
         )
         self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
+        self._messages = messages
         self._forward_state = StateFile(path)
         self._forwarder = Forwarder(
             self._forward_state,
@@ -115,7 +116,7 @@ class Collector:
         self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._outbox = self._state.outbox_size()
-        self._flush_trouble = self._trim_trouble = ""
+        self._flush_trouble = self._trim_trouble = self._log_trouble = ""
         replayed = self._pipeline.replay()
         if config.tenants is None and places and (self._own.tenant, self._own.cluster) not in places:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
@@ -131,7 +132,7 @@ class Collector:
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
         flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
-        forwarding = asyncio.create_task(self._forwarder.run(forward_stop), name="forward")
+        forwarding = asyncio.create_task(self._forward(forward_stop), name="forward")
         tasks = [intake, flushing, forwarding]
         if tenants is not None:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
@@ -159,11 +160,34 @@ class Collector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _forward(self, stop: asyncio.Event) -> None:
+        """Forward once the topics are there. A log that does not answer is asked again and again; senders are served
+        meanwhile, and the outbox fills.
+        """
+        config = self._config
+        lanes = [regional_topic(config.log.topic_prefix, config.region, lane) for lane in EDGE_LANES]
+        while True:
+            try:
+                await self._messages.create_topics(dict.fromkeys(lanes, config.log.partitions))
+                break
+            except Retry as error:
+                self._log_trouble = f"the log does not answer: {error}"
+                log.warning(self._log_trouble)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 1)
+                if stop.is_set():
+                    return
+        self._log_trouble = ""
+        await self._forwarder.run(stop)
+
     def not_ready(self) -> list[str]:
         """Why the collector should get no traffic, or is in trouble; empty when all is well."""
         return [
             reason
-            for reason in (self._pressure(), self._flush_trouble, self._trim_trouble, self._forwarder.trouble)
+            for reason in (
+                *(self._pressure(), self._flush_trouble, self._trim_trouble),
+                *(self._log_trouble, self._forwarder.trouble),
+            )
             if reason
         ]
 
@@ -276,20 +300,6 @@ async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
         stopping.cancel()
 
 
-async def _created(messages: Log, topics: dict[str, int], context: Context) -> bool:
-    """Whether the topics are there; a log that does not answer is asked again a little later."""
-    try:
-        await messages.create_topics(topics)
-    except Retry as error:
-        trouble = f"the log does not answer: {error}"
-        log.warning(trouble)
-        context.watch = lambda: [trouble]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(context.stop.wait(), 1)
-        return False
-    return True
-
-
 async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """Run a collector until ``context.stop``.
 
@@ -298,12 +308,6 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """
     without_pandas()
     keep_memory()
-    topics = {
-        regional_topic(config.log.topic_prefix, config.region, lane): config.log.partitions for lane in EDGE_LANES
-    }
-    while not await _created(messages, topics, context):
-        if context.stop.is_set():
-            return
     collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing, time.time_ns())
 
     fewer_collections()

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from catchment.cli.embedded_log import open_log
+from catchment.cli.open_log import open_log
 from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_topic
-from catchment.config import LogSettings
+from catchment.config import Config, LogSettings
 from catchment.errors import CatchmentError
-from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.query import Querier
 from demo import questions
@@ -55,7 +54,7 @@ class LogTail:
     def __init__(self, settings: LogSettings, regions: Sequence[str]) -> None:
         assert settings.path is not None
         self.traffic = Traffic()
-        self._log: Log = open_log(settings.path, settings, Limits(), must_exist=True)
+        self._log: Log = open_log(Config(log=settings), must_exist=True)
         prefix = settings.topic_prefix
         self._topics = [
             *(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import ports
+from tests.kafka.broker import Broker, require_jars
 
 # Machines that run the tests are shared: a slow example is no failure, and a slow generator none either.
 settings.register_profile("catchment", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -18,16 +19,26 @@ settings.load_profile("catchment")
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """A function that gives a TCP port of this machine that was free just now, another one at each call."""
-    given: set[int] = set()
+    return ports.free_port
 
-    def one() -> int:
-        while True:
-            # Below the ephemeral range: no outgoing connection takes it between a process's death and its restart.
-            port = random.randrange(12_000, 32_000)
-            with socket.socket() as probe, contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                if port not in given:
-                    given.add(port)
-                    return port
 
-    return one
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of our own, which a test may kill if it starts it again."""
+    require_jars()
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_address(request: pytest.FixtureRequest) -> str:
+    """A broker without TLS: that of ``CATCHMENT_TEST_KAFKA``, else our own."""
+    given = os.environ.get("CATCHMENT_TEST_KAFKA")
+    if given:
+        return given
+    broker: Broker = request.getfixturevalue("kafka_broker")
+    return broker.plain

@@ -50,7 +50,7 @@ def show(file: Path, profile: str, as_json: bool) -> None:
     """Show the effective values of FILE, with their meaning."""
     loaded = load(file, Profile(profile))
     if as_json:
-        click.echo(json.dumps(mapping_of(loaded), indent=2))
+        click.echo(json.dumps(mapping_of(loaded, reveal=False), indent=2))
         return
     for line in described(loaded):
         click.echo(line)
@@ -59,7 +59,7 @@ def show(file: Path, profile: str, as_json: bool) -> None:
 def described(settings: Any, indent: str = "") -> list[str]:
     """YAML lines of all settings, each key preceded by what it means and what happens when it is reached."""
     lines: list[str] = []
-    plain = mapping_of(settings)
+    plain = mapping_of(settings, reveal=False)
     for field in dataclasses.fields(settings):
         key, meaning, value = key_of(field), meaning_of(field), getattr(settings, field.name)
         lines.append(f"{indent}# {meaning.text}" + (f" -> {meaning.consequence}" if meaning.consequence else ""))
@@ -77,7 +77,7 @@ def reference() -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
 
     def walk(settings: Any, path: str) -> None:
-        plain = mapping_of(settings)
+        plain = mapping_of(settings, reveal=False)
         for field in dataclasses.fields(settings):
             where, meaning = f"{path}{key_of(field)}", meaning_of(field)
             value = getattr(settings, field.name)

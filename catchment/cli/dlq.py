@@ -13,8 +13,8 @@ import click
 
 from aggregators import dead_letters
 from aggregators.dead_letters import DeadLetter
-from catchment.cli.embedded_log import open_log
 from catchment.cli.exits import UsageFault
+from catchment.cli.open_log import open_log
 from catchment.cli.options import config_option, data_dir_option, json_option, read_config
 from catchment.columns import dead_letter_topic
 from catchment.config import Config
@@ -112,7 +112,7 @@ async def _open_letters(log: Log, config: Config) -> list[DeadLetter]:
 
 def _with_log(config: Config, work: Callable[[Log, Config], Awaitable[T]]) -> T:
     async def run() -> T:
-        log = open_log(config.log_dir, config.log, config.limits, must_exist=True)
+        log = open_log(config, must_exist=True)
         try:
             return await work(log, config)
         except Invalid as error:

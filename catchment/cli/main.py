@@ -22,6 +22,7 @@ _COMMANDS = {
     "send": ("catchment.cli.send", "send", "Send one data point through the front door."),
     "status": ("catchment.cli.status", "status", "Show rates, lag, disk and drops of every tier."),
     "config": ("catchment.cli.config", "config", "Check a configuration, or show what is in force."),
+    "topics": ("catchment.cli.topics", "topics", "Create the topics on Kafka, or describe and check them."),
     "dlq": ("catchment.cli.dlq", "dlq", "List, show, replay or discard dead letters."),
     "cluster": ("catchment.cli.cluster", "cluster", "List clusters, or retire one."),
     "store": ("catchment.cli.store", "store", "Let a halted partition go on; list or replay what is in quarantine."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from catchment.cli.embedded_log import open_log
+from catchment.cli.open_log import open_log
 from catchment.cli.role_process import Role, RoleContext
 from catchment.config import Config, Profile
 from catchment.log.traced import traced
@@ -17,7 +17,7 @@ async def run_collector(config: Config, context: RoleContext) -> None:
     from collectors.collector import run
 
     settings = config.for_collector()
-    log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
+    log = traced(open_log(settings), context.tracing)
     try:
         await run(settings, log, context)
     finally:
@@ -29,7 +29,7 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
     from aggregators.aggregator import Aggregator, AggregatorConfig
 
     settings = config.for_aggregator()
-    log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
+    log = traced(open_log(settings), context.tracing)
     aggregator = Aggregator(
         log,
         AggregatorConfig(

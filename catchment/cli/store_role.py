@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from catchment.cli.embedded_log import open_log
+from catchment.cli.open_log import open_log
 from catchment.cli.role_process import RoleContext
 from catchment.cli.store_actions import cluster_actions, store_actions
 from catchment.columns import GLOBAL_LANES, global_topic
 from catchment.config import Config, StoreConfig
+from catchment.errors import Retry
 from catchment.log.port import Log
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
@@ -34,7 +36,7 @@ async def run_store(config: Config, context: RoleContext) -> None:
         try:
             retention = dataclasses.asdict(settings.retention)
             await asyncio.to_thread(migrate, engine, ledger, now_ns=time.time_ns(), retention_seconds=retention)
-            log = traced(open_log(settings.log_dir, settings.log, settings.limits), context.tracing)
+            log = traced(open_log(settings), context.tracing)
             try:
                 await _serve(settings, context, engine, ledger, log)
             finally:
@@ -47,16 +49,24 @@ async def run_store(config: Config, context: RoleContext) -> None:
 
 async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, ledger: Ledger, log: Log) -> None:
     topics = [global_topic(settings.log.topic_prefix, lane) for lane in GLOBAL_LANES]
-    await log.create_topics(dict.fromkeys(topics, settings.log.partitions))
     quarantine = settings.folder / "quarantine"
     loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
     app = _Counted(make_app(engine, config=_endpoint(settings)), context)
     listening: list[int] = []
+    trouble: list[str] = []
+
+    async def load() -> None:
+        # Queries are answered while the log is away.
+        while not await _created(log, dict.fromkeys(topics, settings.log.partitions), trouble, context.stop):
+            if context.stop.is_set():
+                return
+        await loader.run(context.stop)
 
     def reasons() -> Sequence[str]:
         waiting = [status for status in loader.status() if status.state is not State.RUNNING]
         said = [f"{status.topic}/{status.partition} is {status.state.value}: {status.reason}" for status in waiting]
-        return [*said, *([] if loader.status() else ["the loader starts"]), *([] if listening else ["SQL starts"])]
+        said += [] if loader.status() else trouble or ["the loader starts"]
+        return [*said, *([] if listening else ["SQL starts"])]
 
     context.watch = reasons
     context.record = _Recorder(context, loader, ledger, log).record
@@ -65,10 +75,22 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     address = settings.listen_sql
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(loader.run(context.stop))
+            tasks.create_task(load())
             tasks.create_task(serve(app, address.host, address.port, context.stop, on_listening=listening.append))
     finally:
         loader.close()
+
+
+async def _created(log: Log, topics: Mapping[str, int], trouble: list[str], stop: asyncio.Event) -> bool:
+    """Whether the topics are there; a log that does not answer is asked again a little later."""
+    try:
+        await log.create_topics(topics)
+    except Retry as error:
+        trouble[:] = [f"the log does not answer: {error}"]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1)
+        return False
+    return True
 
 
 def _endpoint(settings: StoreConfig) -> SqlEndpointConfig:

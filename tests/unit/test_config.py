@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catchment.config import DEFAULT_DROP, Config, Policies, Profile
+from catchment.cli.config import described
+from catchment.config import DEFAULT_DROP, Config, KafkaTls, Policies, Profile
+from catchment.config_build import mapping_of
 from catchment.config_load import load, load_text, write
 from catchment.config_yaml import Surroundings
 from catchment.errors import ConfigFaults
@@ -206,6 +208,51 @@ def test_the_views_of_the_processes_carry_the_values() -> None:
     assert config.for_aggregator().linger_seconds == 0.25
     assert store.retention.metrics_1m == 30 * 86_400
     assert collector.log_dir == store.log_dir == Path("catchment-data/log")
+
+
+def test_kafka_is_read_and_every_role_is_told() -> None:
+    """Brokers, security and times of Kafka reach the view of every role; TLS is on where a file is given."""
+    config = read(
+        SMALLEST
+        + "kafka:\n  brokers: ['a:9093', '[::1]:9093']\n  tls: {enabled: true}\n  replication_factor: 2\n"
+        + "  sasl: {mechanism: SCRAM-SHA-512, username: u, password: '${file:secret.txt}'}\n  retention: 3d\n"
+    )
+    kafka = config.kafka
+    assert kafka.brokers == ("a:9093", "[::1]:9093") and kafka.tls.is_on and KafkaTls(ca=Path("x")).is_on
+    assert (kafka.sasl.password, kafka.retention_seconds, kafka.replication_factor) == ("from-file", 3 * 86_400, 2)
+    assert config.for_collector().kafka == config.for_aggregator().kafka == config.for_store().kafka == kafka
+
+
+def test_a_password_is_not_shown() -> None:
+    """A secret is masked in what people are shown, and absent from the repr; an empty one is shown as empty."""
+    config = read(
+        SMALLEST
+        + "kafka: {brokers: ['a:1'], tls: {enabled: on}, sasl: {mechanism: PLAIN, username: u, password: hush}}"
+    )
+    assert "hush" not in repr(config) + "\n".join(described(config))
+    assert mapping_of(config, reveal=False)["kafka"]["sasl"]["password"] == "(secret)"
+    assert mapping_of(config)["kafka"]["sasl"]["password"] == "hush"
+    assert mapping_of(read(SMALLEST), reveal=False)["kafka"]["sasl"]["password"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("kafka: {brokers: [here]}", "kafka.brokers[0]: 'here' is no address"),
+        ("kafka: {replication_factor: 1}", "kafka: no brokers are given"),
+        ("kafka: {brokers: ['a:1'], tls: {cert: /dev/null}}", "kafka.tls: cert and key belong together"),
+        ("kafka: {brokers: ['a:1'], tls: {ca: absent.pem}}", "kafka.tls.ca = 'absent.pem': no such file"),
+        ("kafka: {brokers: ['a:1'], sasl: {mechanism: GSSAPI, username: u, password: p}}", "'GSSAPI' is not known"),
+        ("kafka: {brokers: ['a:1'], sasl: {mechanism: SCRAM-SHA-256}}", "kafka.sasl: mechanism, username and password"),
+        ("kafka: {brokers: ['a:1'], sasl: {username: u}}", "kafka.sasl: mechanism, username and password"),
+        ("kafka: {brokers: ['a:1'], sasl: {mechanism: PLAIN, username: u, password: p}}", "password in the clear"),
+        ("kafka: {brokers: ['a:1']}\nlog: {path: x}", "log.path: kafka.brokers are given"),
+    ],
+)
+def test_faults_of_kafka(text: str, fault: str) -> None:
+    """What is wrong with the keys of Kafka is said before anything starts, and nothing else is."""
+    found = faults(SMALLEST + text)
+    assert len([line for line in found if fault in line]) == 1, found
 
 
 def test_the_version_of_policies_changes_with_their_content() -> None:

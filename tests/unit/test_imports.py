@@ -39,7 +39,7 @@ SHELLS = {
     "catchment/cli/": "the command line: processes, signals, sockets",
     "catchment/config_load.py": "reads the configuration file and the environment",
     "catchment/crash.py": "kills its own process where a fault test asks for it",
-    "catchment/log/": "the adapters of the Log port: SQLite, later Kafka",
+    "catchment/log/": "the adapters of the Log port: SQLite and Kafka",
     "catchment/sql_client.py": "asks the SQL endpoint over HTTP",
     "catchment/status_http.py": "the status server's socket",
     "collectors/collector.py": "wires the collector: files, sockets, the clock",
