@@ -11,12 +11,13 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo test lint format bench clean
+.PHONY: help setup kafka demo demo-kafka test lint format bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
-	@echo 'make kafka   fetch the broker that tests start (java, maven)'
+	@echo 'make kafka   fetch the broker that demo-kafka and the tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
+	@echo 'make demo-kafka   the same over a real Kafka broker, which is killed once, too'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure, and write benchmarks/RESULTS.md'
@@ -31,13 +32,16 @@ $(STAMP): pyproject.toml constraints.txt
 
 kafka: $(KAFKA)
 
-$(KAFKA): tests/kafka/pom.xml
+$(KAFKA): demo/local_kafka.pom.xml
 	rm -rf .kafka/libs
 	mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs -DincludeScope=runtime
 	touch $@
 
 demo: $(STAMP)
 	$(BIN)/catchment demo $(DEMO_ARGS)
+
+demo-kafka: $(STAMP) $(KAFKA)
+	$(BIN)/catchment demo --kafka local $(DEMO_ARGS)
 
 test: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

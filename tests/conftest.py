@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ports
-from tests.kafka.broker import Broker, require_jars
+from tests.kafka.broker import Broker
 
 # Machines that run the tests are shared: a slow example is no failure, and a slow generator none either.
 settings.register_profile("catchment", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -25,7 +25,6 @@ def free_port() -> Callable[[], int]:
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker of our own, which a test may kill if it starts it again."""
-    require_jars()
     broker = Broker(tmp_path_factory.mktemp("kafka"))
     broker.start()
     try:
