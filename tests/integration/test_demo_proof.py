@@ -14,10 +14,10 @@ from rich.console import Console
 from demo.accounts import Account, Accounts
 from demo.figures import Answer, Effort, Freshness, Hops, Incident, Kill, KillCost, Next
 from demo.picture import confluence, terminal
+from demo.plan import Plan
 from demo.proof import Evidence, Proof, prove
 from demo.questions import CloudState, Quantile, Sums
 from demo.report import report
-from demo.run import Plan
 from demo.station import ENERGY, FAILED, REQUESTS, SERVICES, SESSIONS
 from demo.watch import behind_seconds
 
