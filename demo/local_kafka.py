@@ -19,7 +19,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,7 @@ class LocalKafka:
         folder: of configuration, data and ``broker.log``; is made.
         listeners: besides the plain one.
         properties: besides `PROPERTIES`, or instead of them.
+        without: names of `PROPERTIES` that are left at Kafka's defaults.
         format_arguments: for Kafka's own ``format``, such as the first users.
     """
 
@@ -81,6 +82,7 @@ class LocalKafka:
         *,
         listeners: Sequence[Listener] = (),
         properties: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
         format_arguments: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,8 @@ class LocalKafka:
         controller, *ports = free_ports(1 + len(every))
         self.addresses = {listener.name: f"{HOST}:{port}" for listener, port in zip(every, ports, strict=True)}
         self._properties = folder / "server.properties"
-        self._write(every, f"{HOST}:{controller}", properties or {})
+        own = {key: value for key, value in PROPERTIES.items() if key not in without}
+        self._write(every, f"{HOST}:{controller}", {**own, **(properties or {})})
 
     @property
     def plain(self) -> str:
@@ -160,7 +163,6 @@ class LocalKafka:
         shown = ",".join(f"{name}://{address}" for name, address in self.addresses.items())
         protocols = ",".join(f"{listener.name}:{listener.protocol}" for listener in listeners)
         properties = {
-            **PROPERTIES,
             "controller.quorum.voters": f"1@{controller}",
             "listeners": f"{shown},{_CONTROLLER}://{controller}",
             "advertised.listeners": shown,

@@ -84,13 +84,16 @@ class Plant:
         """Of the SQL endpoint."""
         return f"http://{self._sql}"
 
+    def take_logs(self) -> None:
+        """Send what this process logs to where the others' logs go, away from the screen."""
+        logs.configure("demo", stream=self.log_file.open("a", encoding="utf-8"))
+
     async def start(self) -> None:
         """Start all processes and wait until they are ready.
 
         Raises:
             EnvironmentFault: one cannot start; its last words are in the message.
         """
-        logs.configure("demo", stream=self.log_file.open("a", encoding="utf-8"))
         ready = asyncio.Event()
         self._running = asyncio.create_task(self.supervisor.run(ready))
         waiting = asyncio.create_task(ready.wait())

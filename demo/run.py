@@ -182,6 +182,7 @@ class _Demo:
 
     async def _start(self) -> None:
         screen, brokers = self._screen, ", ".join(self._log.kafka.brokers)
+        self._plant.take_logs()
         if self._broker is not None:
             with screen.phase(f"start a Kafka broker on {brokers}"):
                 await asyncio.to_thread(self._broker.start)
