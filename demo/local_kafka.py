@@ -173,8 +173,7 @@ class LocalKafka:
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
     def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        format_it = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties))
+        format_it = ("kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties))
         try:
             done = subprocess.run(
                 [*_java("-Xmx128m"), *format_it, *self._format_arguments], capture_output=True, text=True, check=False
@@ -194,6 +193,14 @@ def require_jars() -> None:
     """Raise `EnvironmentFault`, which says what to do, where there is no Kafka."""
     if not any(LIBS.glob("kafka_2.13-*.jar")):
         raise EnvironmentFault(f"no Kafka in {LIBS}: run `make kafka`, or name brokers of yours")
+
+
+def _cluster_id() -> str:
+    # As Kafka makes its own: what begins with a dash would be read as an option.
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
 
 
 def _java(heap: str) -> list[str]:
