@@ -132,15 +132,21 @@ class LocalKafka:
                     process_group=0,
                 )
         if wait:
-            self.wait()
+            try:
+                self.wait()
+            except EnvironmentFault:
+                self.kill()
+                raise
 
     def wait(self) -> None:
         """Wait until it answers on all listeners; raises as `start` does."""
         deadline = time.monotonic() + _READY_SECONDS_MAX
         while not all(_answers(address) for address in self.addresses.values()):
             process = self._process
-            if process is None or process.poll() is not None or time.monotonic() > deadline:
-                raise EnvironmentFault(f"the broker does not come up: {self._last_words()}")
+            code = process.poll() if process is not None else None
+            if process is None or code is not None or time.monotonic() > deadline:
+                how = f"it ended with {code}" if code is not None else "it does not answer"
+                raise EnvironmentFault(f"the broker does not come up, {how}: {self._last_words()}")
             time.sleep(0.05)
 
     def kill(self) -> None:
