@@ -20,6 +20,7 @@ from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_t
 from catchment.crash import VARIABLE
 from catchment.query import Query, Row
 from catchment.sql_client import SqlClient
+from collectors.inbox_format import Valid, scan, seed_of
 
 ROLES = ("collector", "aggregator", "store")
 # All roles as children of one process: what `catchment up` runs.
@@ -195,8 +196,18 @@ class Stack:
 
     def inbox_end(self) -> int:
         """The position after the last record in the inbox; meaningful while no sender sends."""
-        newest = max((self.data / "collector" / "inbox").glob("*.log"))
-        return int(newest.stem) + newest.stat().st_size
+        folder = self.data / "collector" / "inbox"
+        newest = max(folder.glob("[0-9]*.log"))
+        base, data = int(newest.stem), newest.read_bytes()
+        seed = seed_of((folder / "id").read_text("utf-8").split()[-1])
+
+        def read(position: int, length: int) -> bytes:
+            return data[position - base : position - base + length]
+
+        # Behind the last record stands what the file's former life left.
+        return max(
+            [found.end for found in scan(read, base, base + len(data), seed) if isinstance(found, Valid)] or [base]
+        )
 
     def acknowledged(self) -> dict[str, tuple[int, int]]:
         """Points and digest that the collector acknowledged and flushed, by tenant."""
