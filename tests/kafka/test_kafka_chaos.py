@@ -21,7 +21,7 @@ from tests.faults.stack import SECOND_AGGREGATOR, Stack, wait_until
 from tests.faults.totals import Key, Totals, differences, disagreements, stored
 from tests.kafka.broker import Broker
 
-ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or 10)
+ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or 8)
 SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.randrange(2**32))
 AGGREGATORS = ("aggregator", SECOND_AGGREGATOR)
 ROLES = ("collector", *AGGREGATORS, "store")
