@@ -225,7 +225,7 @@ class EdgeIntake:
         await self._none_under_way.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.gather_ms_max / 1_000):
-                while len(self._queue) < self._requests_before and not self._is_worth_it() and not self._closed:
+                while len(self._queue) < self._requests_before and not self._closed:
                     self._arrived.clear()
                     await self._arrived.wait()
         # It says that the queue is not empty: what is not taken now must not wait for another to arrive.
