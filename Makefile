@@ -11,7 +11,7 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo demo-kafka test lint format bench clean
+.PHONY: help setup kafka demo demo-kafka test lint format chaos bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
@@ -20,6 +20,7 @@ help:
 	@echo 'make demo-kafka   the same over a real Kafka broker, which is killed once, too'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
 	@echo 'make bench   measure, and write benchmarks/RESULTS.md'
 
 setup: $(STAMP)
@@ -40,6 +41,7 @@ $(KAFKA): demo/local_kafka.pom.xml
 demo: $(STAMP)
 	$(BIN)/catchment demo $(DEMO_ARGS)
 
+# Over a real Kafka, which is started for it and ends with it.
 demo-kafka: $(STAMP) $(KAFKA)
 	$(BIN)/catchment demo --kafka local $(DEMO_ARGS)
 
@@ -54,6 +56,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes.
+ROUNDS ?= 100
+SEED ?=
+chaos: $(STAMP) $(KAFKA)
+	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

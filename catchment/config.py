@@ -200,6 +200,15 @@ class Kafka:
         most=900,
         key="transaction_timeout",
     )
+    session_timeout_seconds: float = setting(
+        10.0,
+        "how long an aggregator may give no sign of life; brokers have bounds, group.min.session.timeout.ms is 6 s",
+        unit="seconds",
+        consequence="its partitions are taken over by the other aggregators of its region",
+        least=1,
+        most=300,
+        key="session_timeout",
+    )
 
 
 @dataclass(frozen=True)

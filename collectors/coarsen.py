@@ -29,7 +29,8 @@ from catchment.crash import crash_point
 from catchment.envelope import Envelope, decode
 from catchment.windows import of_instants
 from collectors.lane_rows import LaneRows
-from collectors.state import Replacement, StateFile, Waiting
+from collectors.state import StateFile
+from collectors.waiting import Replacement, Waiting
 
 _WIDENED = ("metrics_cluster", "totals")
 _WIDTHS_SECONDS = (300, 3600)
@@ -133,7 +134,10 @@ class Coarsener:
         if found is None:
             return None
         sequences = [row.sequence for row in found.waiting]
-        envelopes = [decode(value) for value in self._state.values(sequences)]
+        waiting = self._state.values(sequences)
+        if len(waiting) < len(sequences):
+            return None
+        envelopes = [decode(value) for value in waiting]
         crash_point("coarsen.read")
         values, sequence = self._sealed(merged(envelopes, found.seconds))
         before = sum(row.size_bytes for row in found.waiting)

@@ -31,6 +31,7 @@ import pyarrow as pa
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
 from collectors.seen import Segment
+from collectors.waiting import Replacement, Waiting
 
 VERSION = 1
 _SCHEMA = """
@@ -75,31 +76,6 @@ class OutboxRow:
     key: str
     created_ns: int
     value: bytes
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An envelope that waits for the log, without its bytes; ``merged_seconds`` is 0 if it is as it was flushed."""
-
-    sequence: int
-    lane: str
-    created_ns: int
-    size_bytes: int
-    merged_seconds: int
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """Envelopes ``values`` (lane, key, bytes) in the place of those of ``sequences``; None keeps these.
-
-    ``created_ns`` and ``seconds`` are those of the merged flush, ``sequence`` the last envelope sequence used.
-    """
-
-    sequences: Sequence[int]
-    values: Sequence[tuple[str, str, bytes]] | None
-    created_ns: int
-    seconds: int
-    sequence: int
 
 
 @dataclass(frozen=True)
@@ -274,12 +250,13 @@ class StateFile:
         return [Waiting(*row) for row in rows]
 
     def values(self, sequences: Sequence[int]) -> list[bytes]:
-        """The envelopes of some sequences that wait."""
+        """The envelopes of some sequences, without those that were forwarded and trimmed meanwhile."""
         with self._named():
-            return [
-                self._db.execute("SELECT value FROM outbox WHERE sequence = ?", (sequence,)).fetchone()[0]
+            rows = [
+                self._db.execute("SELECT value FROM outbox WHERE sequence = ?", (sequence,)).fetchone()
                 for sequence in sequences
             ]
+        return [row[0] for row in rows if row is not None]
 
     def replace_outbox(self, replacement: Replacement) -> bool:
         """Put merged envelopes in the place of waiting ones, in one transaction.

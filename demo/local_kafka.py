@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from catchment.cli.exits import EnvironmentFault
-from demo.ports import HOST, free_ports
+from demo.ports import HOST, answers, free_ports
 
 LIBS: Final = Path(__file__).resolve().parents[1] / ".kafka" / "libs"
 _READY_SECONDS_MAX: Final = 60.0
@@ -141,7 +140,7 @@ class LocalKafka:
     def wait(self) -> None:
         """Wait until it answers on all listeners; raises as `start` does."""
         deadline = time.monotonic() + _READY_SECONDS_MAX
-        while not all(_answers(address) for address in self.addresses.values()):
+        while not all(answers(address) for address in self.addresses.values()):
             process = self._process
             code = process.poll() if process is not None else None
             if process is None or code is not None or time.monotonic() > deadline:
@@ -212,12 +211,3 @@ def _cluster_id() -> str:
 def _java(heap: str) -> list[str]:
     # The first compiler only: a broker that lives for minutes is started faster than it is optimised.
     return ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{LIBS}/*"]
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from catchment.cli.exits import EnvironmentFault, UsageFault
 from catchment.cli.open_log import open_kafka
 from catchment.config import Config, Kafka, LogSettings
 from catchment.config_faults import faults_of
+from demo.ports import answers
 
 LOCAL: Final = "local"
 # Topics on brokers of the user's are left behind; their messages are not kept for long.
@@ -36,7 +38,7 @@ def on_kafka(brokers: Sequence[str]) -> LogChoice:
     """Topics of this run's own on a cluster, with as many replicas as brokers are named, at most 3."""
     replicas = min(len(brokers), _REPLICAS_MAX)
     return LogChoice(
-        LogSettings(topic_prefix=f"demo-{secrets.token_hex(4)}"),
+        LogSettings(topic_prefix=f"catchment-demo-{secrets.token_hex(4)}"),
         Kafka(brokers=tuple(brokers), replication_factor=replicas, retention_seconds=_RETENTION_SECONDS),
     )
 
@@ -60,9 +62,11 @@ async def check_brokers(choice: LogChoice) -> None:
     """Say now what would keep every process waiting.
 
     Raises:
-        EnvironmentFault: the brokers are not configured as they must be.
-        Retry: none answers.
+        EnvironmentFault: none takes a connection, or the brokers are not configured as they must be.
+        Retry: none answers as a broker.
     """
+    if not any(await asyncio.gather(*(asyncio.to_thread(answers, broker) for broker in choice.kafka.brokers))):
+        raise EnvironmentFault(f"no Kafka broker takes a connection at {', '.join(choice.kafka.brokers)}")
     log = open_kafka(Config(log=choice.log, kafka=choice.kafka))
     try:
         await log.find()

@@ -218,9 +218,9 @@ def _kill(cost: KillCost) -> Text:
 
 def _log(kafka: KafkaLook, messages: tuple[int, int]) -> str:
     more = f" and {len(kafka.brokers) - 1} more" if len(kafka.brokers) > 1 else ""
-    kind = "a broker of this machine" if kafka.is_ours else "a cluster of yours"
+    ours = ", a broker of this machine" if kafka.is_ours else ""
     return (
-        f"Kafka, {kind}: {kafka.brokers[0]}{more}\n{kafka.topics} topics {kafka.prefix}.*; "
+        f"Kafka{ours}: {kafka.brokers[0]}{more}\n{kafka.topics} topics {kafka.prefix}.*\n"
         f"{messages[0]:,} messages out of the zones, {messages[1]:,} to the globe"
     )
 
@@ -254,8 +254,11 @@ def _next(answer: Answer) -> Text:
             "Ctrl-C stops it.",
         ]
     else:
+        again = "catchment demo --keep     # the same, and it stays up to be asked in SQL"
+        if answer.kafka is not None and answer.kafka.is_ours:
+            again = "catchment demo --kafka local --keep   # the same, and it stays up"
         lines = [
-            "catchment demo --keep     # the same, and it stays up to be asked in SQL",
+            again,
             "catchment demo --tamper   # claim a watt-hour that nobody sent: the proof fails",
             "catchment up              # point any OpenTelemetry SDK at http://127.0.0.1:4318",
         ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import ports
+from demo.ports import free_port as a_free_port
 from tests.kafka.broker import Broker
 
 # Machines that run the tests are shared: a slow example is no failure, and a slow generator none either.
@@ -19,7 +19,7 @@ settings.load_profile("catchment")
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """A function that gives a TCP port of this machine that was free just now, another one at each call."""
-    return ports.free_port
+    return a_free_port
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,17 @@ class LogContract:
 
         self.run(log_url, test, topic)
 
+    def test_a_sole_member_has_every_partition(self, log_url: str, topic: str) -> None:
+        """(8) The partitions of a group's topics are some member's: all of them are the only one's."""
+
+        async def test(log: Log) -> None:
+            members = await log.join(f"group-{topic}", [topic])
+            assert await members.changed() == {(topic, 0), (topic, 1)}
+            await members.close()
+            await members.close()
+
+        self.run(log_url, test, topic)
+
     @pytest.mark.parametrize("fault", ["no such topic", "no such partition", "position behind"])
     def test_a_refused_publish_changes_nothing(self, log_url: str, topic: str, fault: str) -> None:
         """(1) A publish with one bad message or a position that falls leaves neither messages nor position."""
@@ -170,6 +181,19 @@ class LogContract:
             await second.publish(numbered(topic, 3), 3)
             assert await second.committed() == 3
             assert [m.value for m in await read_all(log, topic, 0)] == [b"1", b"3"]
+
+        self.run(log_url, test, topic)
+
+    def test_a_fenced_writer_that_never_published_is_fenced(self, log_url: str, topic: str) -> None:
+        """(3) A first publish that comes after the successor's is Fenced, not a Bug, though its position is behind."""
+
+        async def test(log: Log) -> None:
+            source = Source(f"hop-{topic}")
+            first, second = await log.writer(source), await log.writer(source)
+            await second.publish(numbered(topic, 5), 5)
+            with pytest.raises(Fenced):
+                await first.publish(numbered(topic, 1), 1)
+            assert [m.value for m in await read_all(log, topic, 0)] == [b"5"]
 
         self.run(log_url, test, topic)
 

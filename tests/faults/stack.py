@@ -20,13 +20,22 @@ from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_t
 from catchment.crash import VARIABLE
 from catchment.query import Query, Row
 from catchment.sql_client import SqlClient
+from collectors.inbox_format import Valid, scan, seed_of
 
 ROLES = ("collector", "aggregator", "store")
 # All roles as children of one process: what `catchment up` runs.
 UP = "up"
 REGION = "jp-east"
 COMMAND = (sys.executable, "-m", "catchment.cli.main")
-_COMMANDS = {"collector": "collector", "aggregator": "aggregator", "store": "loader", UP: "up"}
+# A second one for a log whose partitions aggregators share.
+SECOND_AGGREGATOR = "aggregator-2"
+_COMMANDS = {
+    "collector": "collector",
+    "aggregator": "aggregator",
+    SECOND_AGGREGATOR: "aggregator",
+    "store": "loader",
+    UP: "up",
+}
 _ADDRESSES = ("otlp_grpc", "otlp_http", "sql", "ui")
 # Below the ports that the system gives to clients: a client that calls while its server is down must not be given the
 # server's own port, which would then be taken.
@@ -105,6 +114,17 @@ class Stack:
         for role in roles:
             code = self._processes.pop(role).wait(30)
             assert code == -signal.SIGKILL, f"{role} ended by itself with {code}\n{self.said(role)}"
+
+    @contextlib.contextmanager
+    def paused(self, *roles: str) -> Iterator[None]:
+        """Roles stand still, as a machine does that swaps or migrates: they do not know that time goes by."""
+        for role in roles:
+            os.killpg(self._processes[role].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for role in roles:
+                os.killpg(self._processes[role].pid, signal.SIGCONT)
 
     def wait_for_death(self, role: str, seconds: float = 60.0) -> int:
         """Wait until a role ends by itself; returns its exit code."""
@@ -193,10 +213,31 @@ class Stack:
             ends = self._ends(topics)
             wait(hop, lambda hop=hop, ends=ends: _reached(self._position(hop, ends), ends))  # type: ignore[misc]
 
+    def drain_collector(self, seconds: float = 60.0) -> None:
+        """Wait until the log, whichever it is, has all that was acknowledged."""
+
+        def wait(what: str, done: Callable[[], bool]) -> None:
+            wait_until(done, what, seconds, lambda: "".join(map(self.said, _COMMANDS)))
+
+        end = self.inbox_end()
+        wait("the inbox is drained", lambda: self._state("SELECT consumed FROM meta") >= end)
+        last = self._state("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
+        wait("the outbox is drained", lambda: not self._state(f"SELECT count(*) FROM outbox WHERE sequence <= {last}"))
+
     def inbox_end(self) -> int:
         """The position after the last record in the inbox; meaningful while no sender sends."""
-        newest = max((self.data / "collector" / "inbox").glob("*.log"))
-        return int(newest.stem) + newest.stat().st_size
+        folder = self.data / "collector" / "inbox"
+        newest = max(folder.glob("[0-9]*.log"))
+        base, data = int(newest.stem), newest.read_bytes()
+        seed = seed_of((folder / "id").read_text("utf-8").split()[-1])
+
+        def read(position: int, length: int) -> bytes:
+            return data[position - base : position - base + length]
+
+        # Behind the last record stands what the file's former life left.
+        return max(
+            [found.end for found in scan(read, base, base + len(data), seed) if isinstance(found, Valid)] or [base]
+        )
 
     def acknowledged(self) -> dict[str, tuple[int, int]]:
         """Points and digest that the collector acknowledged and flushed, by tenant."""

@@ -15,7 +15,7 @@ USER, PASSWORD = "collector", "correct horse"
 
 
 class Broker(LocalKafka):
-    """One broker in a folder, which deletes what retention allows within two seconds."""
+    """One broker in a folder, which deletes what retention allows within two seconds, and allows sessions of one."""
 
     def __init__(self, folder: Path) -> None:
         self.certificates = make_certificates(folder / "certificates")
@@ -31,6 +31,7 @@ class Broker(LocalKafka):
                 "ssl.keystore.location": str(self.certificates.server_store),
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self.certificates.ca),
+                "group.min.session.timeout.ms": "1000",
                 "log.retention.check.interval.ms": "1000",
                 "log.segment.delete.delay.ms": "1000",
             },

@@ -24,19 +24,23 @@ def levels_of(text: str) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.slow
-def test_a_demo_over_brokers_that_run(tmp_path: Path, kafka_broker: Broker) -> None:
-    """The proof holds after a collector's kill; broker, topics and messages per hop are shown; no process is left."""
-    done = run(*SMALL, "10s", "--kafka", kafka_broker.plain, temporary=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "It adds up. Each alone: 40 of 40 stations, 8 of 8 clouds equal." in done.stdout
-    assert len(levels_of(done.stdout)) == 1
-    assert f"Kafka, a cluster of yours: {kafka_broker.plain}" in done.stdout
-    shown = re.search(r"(\d+) topics (\S+)\.\*; (\S+) messages out of the zones, (\S+) to the globe", done.stdout)
+def test_over_brokers_that_run_one_invented_watt_hour_is_found(tmp_path: Path, kafka_broker: Broker) -> None:
+    """All adds up after a collector's kill but a watt-hour that nobody sent, which is named; yours is never killed."""
+    pid = kafka_broker.pid
+    done = run(*SMALL, "10s", "--tamper", "--kafka", kafka_broker.plain, temporary=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "It does NOT add up. Each alone: 39 of 40 stations, 7 of 8 clouds equal." in done.stdout
+    assert "unequal: jp-west-b, osaka-b-0001" in done.stdout
+    assert line_of(done.stdout, "globe").endswith("✗") and len(levels_of(done.stdout)) == 1
+    assert line_of(done.stdout, "accepted by collectors").endswith("✓"), "points were not tampered with"
+    assert "kill -9 of the collector of jp-east-a" in done.stdout and "0 points lost" in done.stdout
+    assert "kill -9 of the Kafka broker" not in done.stdout and kafka_broker.pid == pid
+    assert f"Kafka: {kafka_broker.plain}" in done.stdout
+    shown = re.search(r"(\d+) topics (\S+)\.\*\s+(\S+) messages out of the zones, (\S+) to the globe", done.stdout)
     assert shown is not None, done.stdout
     # 4 regions of 4 lanes and dead letters, 5 global tables, positions.
     assert shown[1] == "26" and f"topics {shown[2]}.*" in line_of(done.stdout, "start 13 processes")
     assert int(shown[3].replace(",", "")) > int(shown[4].replace(",", "")) > 0
-    assert "kill -9 of the Kafka broker" not in done.stdout, "a broker of the user's is not ours to kill"
     assert list(tmp_path.iterdir()) == [] and processes_of(tmp_path / "catchment-demo-") == []
 
 
