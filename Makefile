@@ -33,9 +33,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 kafka: $(KAFKA)
 
-$(KAFKA): demo/local_kafka.pom.xml
+$(KAFKA): demo/local_kafka.pom.xml | $(STAMP)
 	rm -rf .kafka/libs
 	mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs -DincludeScope=runtime
+	$(BIN)/python -m demo.local_kafka
 	touch $@
 
 demo: $(STAMP)

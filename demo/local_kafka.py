@@ -5,7 +5,9 @@ For ``catchment demo --kafka local`` and for tests. Rules:
 1. It listens on loopback only: one plain listener, and those that are given besides.
 2. It has what docs/operate.md demands of brokers; replication is 1, since there is one. A restart after SIGKILL waits
    for the session of the life before, which is short therefore.
-3. It never outlives who started it: a watcher in its process group holds the other end of a pipe and kills the broker
+3. ``python -m demo.local_kafka``, which ``make kafka`` runs, keeps the classes of a broker as a JVM prepares them. Then
+   brokers start with half the work; a JVM that the file does not fit ignores it.
+4. It never outlives who started it: a watcher in its process group holds the other end of a pipe and kills the broker
    when that closes, which the system does even after SIGKILL. Ctrl-C in the terminal does not reach the group.
 """
 
@@ -15,6 +17,7 @@ import base64
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -27,6 +30,8 @@ from catchment.cli.exits import EnvironmentFault
 from demo.ports import HOST, answers, free_ports
 
 LIBS: Final = Path(__file__).resolve().parents[1] / ".kafka" / "libs"
+_CLASSES: Final = LIBS.parent / "classes.jsa"
+_WITH_CLASSES: Final = f"-XX:SharedArchiveFile={_CLASSES}"
 _READY_SECONDS_MAX: Final = 60.0
 _PLAIN: Final = "PLAIN"
 _CONTROLLER: Final = "CONTROLLER"
@@ -73,6 +78,7 @@ class LocalKafka:
         properties: besides `PROPERTIES`, or instead of them.
         without: names of `PROPERTIES` that are left at Kafka's defaults.
         format_arguments: for Kafka's own ``format``, such as the first users.
+        java_arguments: of the broker's JVM.
     """
 
     def __init__(
@@ -83,11 +89,13 @@ class LocalKafka:
         properties: Mapping[str, str] | None = None,
         without: Collection[str] = (),
         format_arguments: Sequence[str] = (),
+        java_arguments: Sequence[str] = (_WITH_CLASSES,),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._log_file = folder / "broker.log"
         self._format_arguments = tuple(format_arguments)
+        self._java = ("-Xmx512m", *java_arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._is_formatted = self._is_stopped = False
@@ -124,7 +132,7 @@ class LocalKafka:
                 raise EnvironmentFault("the broker was stopped while it started")
             with self._log_file.open("ab") as log:
                 self._process = subprocess.Popen(
-                    ["sh", "-c", _WATCHED, "kafka", *_java("-Xmx512m"), "kafka.Kafka", str(self._properties)],
+                    ["sh", "-c", _WATCHED, "kafka", *_java(*self._java), "kafka.Kafka", str(self._properties)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -158,6 +166,13 @@ class LocalKafka:
         assert process.stdin is not None
         process.stdin.close()
 
+    def end(self) -> None:
+        """Let it end by itself."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        self.kill()
+
     def stop(self) -> None:
         """End it; its data are of no use any more, and it is not started again."""
         with self._lock:
@@ -181,7 +196,10 @@ class LocalKafka:
         format_it = ("kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties))
         try:
             done = subprocess.run(
-                [*_java("-Xmx128m"), *format_it, *self._format_arguments], capture_output=True, text=True, check=False
+                [*_java("-Xmx128m", _WITH_CLASSES), *format_it, *self._format_arguments],
+                capture_output=True,
+                text=True,
+                check=False,
             )
         except FileNotFoundError as error:
             raise EnvironmentFault("there is no java on this machine, which Kafka needs") from error
@@ -208,6 +226,18 @@ def _cluster_id() -> str:
             return text
 
 
-def _java(heap: str) -> list[str]:
+def _java(*arguments: str) -> list[str]:
     # The first compiler only: a broker that lives for minutes is started faster than it is optimised.
-    return ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{LIBS}/*"]
+    return ["java", *arguments, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{LIBS}/*"]
+
+
+def _keep_classes() -> None:
+    _CLASSES.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
+        broker = LocalKafka(Path(folder), java_arguments=(f"-XX:ArchiveClassesAtExit={_CLASSES}",))
+        broker.start()
+        broker.end()
+
+
+if __name__ == "__main__":
+    _keep_classes()
