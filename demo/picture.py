@@ -77,10 +77,16 @@ def terminal(answer: Answer) -> str:
     console = Console(
         record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
-    console.print(Text.assemble(("$ ", "green"), ("make demo-kafka" if answer.kafka else "make demo", "bold")))
+    console.print(Text.assemble(("$ ", "green"), (_command(answer), "bold")))
     console.print(report(answer))
     drawn = console.export_svg(title="catchment demo", theme=_THEME, code_format=_TERMINAL, unique_id="demo")
     return "\n".join(_TEXT.sub(_shifted, line.rstrip()) for line in drawn.splitlines()) + "\n"
+
+
+def _command(answer: Answer) -> str:
+    if answer.kafka is None:
+        return "make demo"
+    return "make demo-kafka" if answer.kafka.is_ours else "catchment demo --kafka HOST:PORT"
 
 
 _TEXT: Final = re.compile(

@@ -233,7 +233,7 @@ def test_a_log_on_kafka_is_said_and_its_kill_counts() -> None:
     assert over_kafka().holds and not over_kafka(lost=1).holds
     broken = shown(over_kafka(lost=1, caught_up=None))
     assert "It does NOT add up" in broken and "all of the meantime never" in broken
-    assert "make demo-kafka" in terminal(over_kafka()) and "make demo-kafka" not in terminal(answer())
+    assert "demo&#160;--kafka" in terminal(over_kafka()) and "kafka" not in terminal(answer())
 
 
 def test_pictures_show_the_figures() -> None:
