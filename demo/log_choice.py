@@ -11,8 +11,9 @@ from typing import Final
 
 from catchment.cli.exits import EnvironmentFault, UsageFault
 from catchment.cli.open_log import open_kafka
-from catchment.config import Config, Kafka, LogSettings
+from catchment.config import Config, LogSettings
 from catchment.config_faults import faults_of
+from catchment.config_kafka import Kafka
 from demo.ports import answers
 
 LOCAL: Final = "local"
