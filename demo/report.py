@@ -255,8 +255,8 @@ def _next(answer: Answer) -> Text:
         ]
     else:
         again = "catchment demo --keep     # the same, and it stays up to be asked in SQL"
-        if answer.kafka is not None and answer.kafka.is_ours:
-            again = "catchment demo --kafka local --keep   # the same, and it stays up"
+        if answer.kafka is not None:
+            again = "catchment demo --keep     # stays up to be asked in SQL; goes with --kafka"
         lines = [
             again,
             "catchment demo --tamper   # claim a watt-hour that nobody sent: the proof fails",

@@ -18,15 +18,15 @@ COMMAND = (sys.executable, "-m", "catchment.cli.main")
 SMALL = ("demo", "--stations", "40", "--duration")
 
 
-def run(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
-    """A command of the CLI, to its end; temporary folders are made below ``temporary``."""
+def run(*arguments: str, temporary: Path, seconds: float = 170) -> subprocess.CompletedProcess[str]:
+    """A command of the CLI, to its end, within ``seconds``; temporary folders are made below ``temporary``."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env={"TMPDIR": str(temporary), "PYTHONUTF8": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=seconds,
     )
 
 
