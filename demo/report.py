@@ -118,9 +118,11 @@ def _stations(answer: Answer) -> Group:
     more = len(incident.failing) - _STATIONS_SHOWN
     found = f"… and {more:,} more: " if more > 0 else ""
     lines = [Text(f"  {found}{len(incident.failing):,} found; the incident hit {incident.caused:,}", _QUIET)]
-    for row in incident.silent:
+    for row in incident.silent[:_STATIONS_SHOWN]:
         since = str(row["last_seen"])[-8:]
         lines.append(Text(f"○ {row['cluster']} is silent since {since}Z: unknown, never shown as up", "yellow"))
+    if len(incident.silent) > _STATIONS_SHOWN:
+        lines.append(Text(f"  … and {len(incident.silent) - _STATIONS_SHOWN:,} more are silent", "yellow"))
     return Group(table, *lines)
 
 

@@ -182,6 +182,14 @@ def test_answer_fits_80_columns_without_cutting() -> None:
     assert "fresh    4.0 s" in text
 
 
+def test_many_silent_stations_are_counted_not_listed() -> None:
+    """Where cores are overloaded a whole cloud may be silent: a few of its stations are named, the others counted."""
+    silent = [{"cluster": f"osaka-b-{n:04d}", "last_seen": "2026-11-23 16:14:35"} for n in range(375)]
+    text = shown(dataclasses.replace(answer(), incident=Incident("jp-west-b", [], silent, 75)))
+    assert text.count("is silent since") == 4 and "… and 371 more are silent" in text
+    assert "more are silent" not in shown(answer())
+
+
 @pytest.mark.parametrize(("failed", "shares"), [(1, "99.999 %"), (0, "100.000 %")])
 def test_not_whole_is_never_shown_as_whole(failed: int, shares: str) -> None:
     """Shares are cut off, not rounded: one failure in ten million is not 100 %."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from catchment.cli.main import run
 from catchment.cli.open_log import open_kafka
 from catchment.config_load import load
+from catchment.errors import Retry
 from catchment.log.port import OutMessage, Source
 from demo.local_kafka import PROPERTIES, LocalKafka
+from tests.faults.stack import wait_until
 from tests.unit.test_compose import parsed
 
 # What is the machine's and not the settings': addresses and folders.
@@ -54,11 +57,15 @@ def test_the_broker_of_compose_is_as_it_must_be(
     """It starts, takes a transaction, and `catchment topics describe` finds no fault in it."""
     file = tmp_path / "catchment.yaml"
     file.write_text(f"region: east\nkafka: {{brokers: ['{broker.plain}'], replication_factor: 1}}\n")
-    assert run(["topics", "create", "--config", str(file)]) == 0
+    # A young broker on overloaded cores answers late, which is to be tried again and no fault.
+    wait_until(lambda: run(["topics", "create", "--config", str(file)]) == 0, "the topics are made")
+    wait_until(lambda: _published(file), "a transaction is committed")
     capsys.readouterr()
-    assert run(["topics", "describe", "--json", "--config", str(file)]) == 0
+    wait_until(lambda: run(["topics", "describe", "--json", "--config", str(file)]) != 3, "the topics are described")
     assert json.loads(capsys.readouterr().out)["faults"] == []
 
+
+def _published(file: Path) -> bool:
     async def publish() -> int | None:
         log = open_kafka(load(file))
         try:
@@ -68,4 +75,6 @@ def test_the_broker_of_compose_is_as_it_must_be(
         finally:
             await log.close()
 
-    assert asyncio.run(publish()) == 7
+    with contextlib.suppress(Retry):
+        return asyncio.run(publish()) == 7
+    return False
