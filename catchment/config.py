@@ -200,6 +200,16 @@ class Kafka:
         most=900,
         key="transaction_timeout",
     )
+    session_timeout_seconds: float = setting(
+        10.0,
+        "after so long without a sign of life an aggregator's partitions are given to the others of its region; "
+        "the broker's group.min.session.timeout.ms and group.max.session.timeout.ms are its bounds",
+        unit="seconds",
+        consequence="longer: the partitions of one that died wait longer; shorter: a pause is taken for a death",
+        least=1,
+        most=1_800,
+        key="session_timeout",
+    )
 
 
 @dataclass(frozen=True)

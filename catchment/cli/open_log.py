@@ -80,6 +80,7 @@ def kafka_settings(view: LogView) -> KafkaSettings:
         retention_seconds=kafka.retention_seconds,
         message_bytes_max=_message_bytes_max(view),
         transaction_seconds=kafka.transaction_timeout_seconds,
+        session_seconds=kafka.session_timeout_seconds,
     )
 
 

@@ -351,3 +351,17 @@ class LogContract:
         self.run(log_url, test)
         self.run(log_url, test)
         assert len(seen) == 1 and len(seen.pop()) >= 16
+
+    def test_a_sole_member_has_every_partition(self, log_url: str, topic: str) -> None:
+        """(8) Who is alone in a group is given every partition of its topics, and another group has its own members."""
+
+        async def test(log: Log) -> None:
+            await log.create_topics({f"{topic}.2": 1})
+            everything = {(topic, 0), (topic, 1), (topic, 2), (f"{topic}.2", 0)}
+            for group in ("a", "b"):
+                members = await log.join(f"{group}-{topic}", [topic, f"{topic}.2"])
+                assert await asyncio.wait_for(members.changed(), 20) == everything
+                await asyncio.wait_for(members.close(), 10)
+                await asyncio.wait_for(members.close(), 10)
+
+        self.run(log_url, test, topic, partitions=3)

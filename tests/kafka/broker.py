@@ -49,6 +49,7 @@ transaction.state.log.num.partitions=5
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 offsets.retention.minutes=5256000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
