@@ -94,7 +94,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Told by the consumer."""
-        if assigned:
+        if assigned and self._consumer is not None:
             self._consumer.pause(*assigned)
         self._assigned = frozenset((place.topic, place.partition) for place in assigned)
         self._news.put_nowait(self._assigned)
@@ -112,7 +112,8 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             max_poll_interval_ms=_POLL_INTERVAL_MS_MAX,
             # How long a change waits for members that are busy: ours answer at once, or are gone.
             rebalance_timeout_ms=int(self._settings.session_seconds * 1_000),
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            # A class of its own: what a member had last is kept in the class, and would be every member's of a process.
+            partition_assignment_strategy=(type("Assignor", (StickyPartitionAssignor,), {}),),
         )
         self._consumer.subscribe(self._topics, listener=self)
         async with asyncio.timeout(self._settings.start_seconds):

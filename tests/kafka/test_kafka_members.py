@@ -197,8 +197,12 @@ def test_a_place_that_is_lost_for_good_is_taken_anew(settings: KafkaSettings) ->
         one = await Member.join(log, topic)
         await until(lambda: one.partitions == ALL, "all are its own", 10)
         coordinator = one.place._consumer._coordinator  # type: ignore[attr-defined]
-        coordinator._coordination_task.cancel()
-        coordinator._heartbeat_task.cancel()
+
+        async def break_down(*_: object) -> None:
+            raise RuntimeError("a fault of the library")
+
+        coordinator.ensure_active_group = break_down
+        coordinator.request_rejoin()
         await until(lambda: one.told >= 2, "it is said anew", 20)
         await until(lambda: one.partitions == ALL, "all are its own again", 20)
         other = await Member.join(log, topic)
