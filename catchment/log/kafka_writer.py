@@ -52,7 +52,6 @@ class KafkaWriter:
         self._group = client.settings.name_of(source)
         self._place = client.settings.place_of(source)
         self._position: int | None = None
-        self._is_position_known = False
         self._is_open = False
         self._spoilt = ""
         self._closing: asyncio.Task[None] | None = None
@@ -81,7 +80,14 @@ class KafkaWriter:
             producer = await Producer.start(settings, arguments, settings.name_of(source))
         except (KafkaError, OSError, TimeoutError) as error:
             raise named(error, "cannot become the writer", source=source) from error
-        return cls(client, topics, source, producer, written)
+        writer = cls(client, topics, source, producer, written)
+        try:
+            # Now, not at the first publish: by then a successor may have moved it, and we are fenced, not mistaken.
+            writer._position = await writer.committed()
+        except BaseException:
+            await writer.close()
+            raise
+        return writer
 
     @property
     def source(self) -> Source:
@@ -110,14 +116,14 @@ class KafkaWriter:
             raise Retry(f"this writer is spoilt: {self._spoilt}", source=self._source)
         try:
             records = [await self._record(message) for message in messages]
-            await self._check(consumed)
+            self._check(consumed)
             self._is_open = True
             async with asyncio.timeout_at(deadline):
                 ends = await self._producer.transact(records, self._group, self._place, consumed)
             self._is_open = False
             for place, end in ends.items():
                 self._written(*place, end)
-            self._position, self._is_position_known = consumed, True
+            self._position = consumed
         except (Invalid, Bug):
             raise
         except errors.ProducerFenced as error:
@@ -159,9 +165,7 @@ class KafkaWriter:
             )
         return record
 
-    async def _check(self, consumed: int) -> None:
-        if not self._is_position_known:
-            self._position, self._is_position_known = await self.committed(), True
+    def _check(self, consumed: int) -> None:
         if not (self._position or 0) <= consumed <= _POSITION_MAX:
             raise Bug(f"position {consumed} after {self._position}", source=self._source)
 

@@ -173,6 +173,19 @@ class LogContract:
 
         self.run(log_url, test, topic)
 
+    def test_a_fenced_writer_that_never_published_is_fenced(self, log_url: str, topic: str) -> None:
+        """(3) A first publish that comes after the successor's is Fenced, not a Bug, though its position is behind."""
+
+        async def test(log: Log) -> None:
+            source = Source(f"hop-{topic}")
+            first, second = await log.writer(source), await log.writer(source)
+            await second.publish(numbered(topic, 5), 5)
+            with pytest.raises(Fenced):
+                await first.publish(numbered(topic, 1), 1)
+            assert [m.value for m in await read_all(log, topic, 0)] == [b"5"]
+
+        self.run(log_url, test, topic)
+
     def test_another_process_fences_too(self, log_url: str, topic: str) -> None:
         """(3) A publishing child process is fenced by us and dies; nothing of it appears afterwards."""
         hop = f"hop-{topic}"
