@@ -31,7 +31,6 @@ _ADDRESSES = ("otlp_grpc", "otlp_http", "sql", "ui")
 # Below the ports that the system gives to clients: a client that calls while its server is down must not be given the
 # server's own port, which would then be taken.
 _PORTS = range(15_000, 30_000)
-_PREFIX = "catchment"
 
 
 def free_ports(count: int) -> list[int]:
@@ -51,16 +50,22 @@ class Stack:
     Args:
         folder: for data, configuration and what the processes say.
         settings: further lines of the configuration.
+        others: more roles of a kind, by a name such as ``aggregator-2``.
+        prefix: of the topics.
     """
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(
+        self, folder: Path, settings: str = "", others: Sequence[str] = (), prefix: str = "catchment"
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._settings = settings
-        ports = free_ports(len(_ADDRESSES) + len(_COMMANDS))
+        self._prefix = prefix
+        self._names = (*_COMMANDS, *others)
+        ports = free_ports(len(_ADDRESSES) + len(self._names))
         self.ports = dict(zip(_ADDRESSES, ports, strict=False))
-        self._status = dict(zip(_COMMANDS, ports[len(_ADDRESSES) :], strict=True))
+        self._status = dict(zip(self._names, ports[len(_ADDRESSES) :], strict=True))
         self.sql = SqlClient(f"http://127.0.0.1:{self.ports['sql']}")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -92,7 +97,7 @@ class Stack:
         environment = {**os.environ, VARIABLE: crash_at}
         for role in roles:
             assert role not in self._processes, f"{role} runs already"
-            command = [*COMMAND, _COMMANDS[role], "--config", str(self.config(role, **changes))]
+            command = [*COMMAND, _COMMANDS[role.partition("-")[0]], "--config", str(self.config(role, **changes))]
             with self.output(role).open("ab") as output:
                 self._processes[role] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
@@ -105,6 +110,16 @@ class Stack:
         for role in roles:
             code = self._processes.pop(role).wait(30)
             assert code == -signal.SIGKILL, f"{role} ended by itself with {code}\n{self.said(role)}"
+
+    def pause(self, *roles: str) -> None:
+        """Let roles stand still, as a machine that swaps or is suspended does, until `resume`."""
+        for role in roles:
+            os.killpg(self._processes[role].pid, signal.SIGSTOP)
+
+    def resume(self, *roles: str) -> None:
+        """Let them go on."""
+        for role in roles:
+            os.killpg(self._processes[role].pid, signal.SIGCONT)
 
     def wait_for_death(self, role: str, seconds: float = 60.0) -> int:
         """Wait until a role ends by itself; returns its exit code."""
@@ -178,15 +193,15 @@ class Stack:
         """
 
         def wait(what: str, done: Callable[[], bool]) -> None:
-            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, _COMMANDS)))
+            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, self._names)))
 
         end = self.inbox_end()
         wait("the inbox", lambda: self._state("SELECT consumed FROM meta") >= end)
         last = self._state("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
         wait("the outbox", lambda: self._position("forward-%", [""]).get("", 0) >= last)
         for role, hop, topics in (
-            ("aggregator", f"rollup-{REGION}", [regional_topic(_PREFIX, REGION, lane) for lane in EDGE_LANES]),
-            ("store", "load", [global_topic(_PREFIX, lane) for lane in GLOBAL_LANES]),
+            ("aggregator", f"rollup-{REGION}", [regional_topic(self._prefix, REGION, lane) for lane in EDGE_LANES]),
+            ("store", "load", [global_topic(self._prefix, lane) for lane in GLOBAL_LANES]),
         ):
             if role == to:
                 return
@@ -203,6 +218,11 @@ class Stack:
         with _database(self.data / "collector" / "state.db") as database:
             rows = database.execute("SELECT tenant, points, digest FROM acknowledged WHERE lane = 'metrics'").fetchall()
         return {tenant: (points, digest % 2**64) for tenant, points, digest in rows}
+
+    def folder_id(self) -> str:
+        """The id that the collector's folder was born with."""
+        with _database(self.data / "collector" / "state.db") as database:
+            return str(database.execute("SELECT inbox_id FROM meta").fetchone()[0])
 
     def _state(self, sql: str) -> int:
         with _database(self.data / "collector" / "state.db") as database:
