@@ -11,7 +11,7 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo test lint format bench clean
+.PHONY: help setup kafka demo test lint format chaos bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
@@ -19,6 +19,7 @@ help:
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
+	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
 	@echo 'make bench   measure, and write benchmarks/RESULTS.md'
 
 setup: $(STAMP)
@@ -50,6 +51,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes.
+ROUNDS ?= 100
+SEED ?=
+chaos: $(STAMP) $(KAFKA)
+	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults/test_kafka_chaos.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -97,7 +97,9 @@ class KafkaStack(Stack):
     def _ends(self, topics: Sequence[str]) -> dict[str, int]:
         async def look(view: _View) -> dict[str, int]:
             places = [(topic, partition) for topic in topics for partition in range(PARTITIONS)]
-            return {f"{topic}/{partition}": await view.end(topic, partition, _UNCOMMITTED) for topic, partition in places}
+            return {
+                f"{topic}/{partition}": await view.end(topic, partition, _UNCOMMITTED) for topic, partition in places
+            }
 
         return self._look(look)
 

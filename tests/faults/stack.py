@@ -15,11 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_topic
 from catchment.crash import VARIABLE
 from catchment.query import Query, Row
 from catchment.sql_client import SqlClient
+from collectors.inbox_format import Valid, scan, seed_of
 
 ROLES = ("collector", "aggregator", "store")
 # All roles as children of one process: what `catchment up` runs.
@@ -54,9 +56,7 @@ class Stack:
         prefix: of the topics.
     """
 
-    def __init__(
-        self, folder: Path, settings: str = "", others: Sequence[str] = (), prefix: str = "catchment"
-    ) -> None:
+    def __init__(self, folder: Path, settings: str = "", others: Sequence[str] = (), prefix: str = "catchment") -> None:
         self.folder = folder
         self.data = folder / "data"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -69,7 +69,7 @@ class Stack:
         self.sql = SqlClient(f"http://127.0.0.1:{self.ports['sql']}")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,15 +111,16 @@ class Stack:
             code = self._processes.pop(role).wait(30)
             assert code == -signal.SIGKILL, f"{role} ended by itself with {code}\n{self.said(role)}"
 
-    def pause(self, *roles: str) -> None:
-        """Let roles stand still, as a machine that swaps or is suspended does, until `resume`."""
+    @contextlib.contextmanager
+    def paused(self, *roles: str) -> Iterator[None]:
+        """Roles stand still, as a machine does that swaps or migrates: they do not know that time goes by."""
         for role in roles:
             os.killpg(self._processes[role].pid, signal.SIGSTOP)
-
-    def resume(self, *roles: str) -> None:
-        """Let them go on."""
-        for role in roles:
-            os.killpg(self._processes[role].pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            for role in roles:
+                os.killpg(self._processes[role].pid, signal.SIGCONT)
 
     def wait_for_death(self, role: str, seconds: float = 60.0) -> int:
         """Wait until a role ends by itself; returns its exit code."""
@@ -210,8 +211,18 @@ class Stack:
 
     def inbox_end(self) -> int:
         """The position after the last record in the inbox; meaningful while no sender sends."""
-        newest = max((self.data / "collector" / "inbox").glob("*.log"))
-        return int(newest.stem) + newest.stat().st_size
+        folder = self.data / "collector" / "inbox"
+        newest = max(folder.glob("[0-9]*.log"))
+        base, data = int(newest.stem), newest.read_bytes()
+        seed = seed_of((folder / "id").read_text("utf-8").split()[-1])
+
+        def read(position: int, length: int) -> bytes:
+            return data[position - base : position - base + length]
+
+        # Behind the last record stands what the file's former life left.
+        return max(
+            [found.end for found in scan(read, base, base + len(data), seed) if isinstance(found, Valid)] or [base]
+        )
 
     def acknowledged(self) -> dict[str, tuple[int, int]]:
         """Points and digest that the collector acknowledged and flushed, by tenant."""

@@ -111,14 +111,11 @@ class Chaos:
         """Past the session and, mostly, the transaction: who comes back has been taken over, and does not know."""
         roles = self._chance.choice((*((role,) for role in KAFKA_ROLES), (AGGREGATORS[0],), AGGREGATORS))
         seconds = self._chance.uniform(1.3, 2.2) * SESSION_SECONDS
-        self._stack.pause(*roles)
-        try:
+        with self._stack.paused(*roles):
             time.sleep(seconds / 2)
             if self._chance.random() < 0.3:
                 self._kill(1, tuple(role for role in KAFKA_ROLES if role not in roles))
             time.sleep(seconds / 2)
-        finally:
-            self._stack.resume(*roles)
         self.done.update(f"SIGSTOP {role}" for role in roles)
 
     def _kill_broker(self) -> None:
@@ -144,7 +141,9 @@ def misplaced(stack: KafkaStack) -> list[str]:
     """Services whose rows are another tenant's or cluster's, in any table."""
     said = []
     for view, column in (("metrics_cluster_1m", "m.cluster"), ("metrics_region_1m", "''")):
-        rows = stack.rows(f"SELECT DISTINCT m.tenant AS tenant, {column} AS cluster, m.service AS service FROM {view} AS m")
+        rows = stack.rows(
+            f"SELECT DISTINCT m.tenant AS tenant, {column} AS cluster, m.service AS service FROM {view} AS m"
+        )
         for row in rows:
             tenant, cluster = PLACES[row["service"]]
             if row["tenant"] != tenant or row["cluster"] not in (cluster, ""):
@@ -154,7 +153,9 @@ def misplaced(stack: KafkaStack) -> list[str]:
 
 def takeovers(stack: KafkaStack) -> int:
     """How often an aggregator came to publish and was fenced."""
-    return sum(len(re.findall("taken over: ", stack.output(role).read_text("utf-8", "replace"))) for role in AGGREGATORS)
+    return sum(
+        len(re.findall("taken over: ", stack.output(role).read_text("utf-8", "replace"))) for role in AGGREGATORS
+    )
 
 
 @pytest.mark.slow
@@ -162,7 +163,7 @@ def takeovers(stack: KafkaStack) -> int:
 def test_totals_are_exact_whatever_happens_around_kafka(
     stack: KafkaStack, kafka_broker: Broker, applications: list[Application]
 ) -> None:
-    """SIGKILLs, pauses that make zombies, broker deaths and rebalances under traffic: every series, digest and place is exact."""
+    """SIGKILLs, zombies, broker deaths and rebalances under traffic: every series, digest and place is exact."""
     print(f"CATCHMENT_CHAOS_ROUNDS={ROUNDS} CATCHMENT_FAULT_SEED={SEED}")
     started = time.monotonic()
     chaos = Chaos(stack, kafka_broker, SEED)
@@ -174,11 +175,16 @@ def test_totals_are_exact_whatever_happens_around_kafka(
     for application in applications:
         application.shutdown()
     print(f"{time.monotonic() - started:6.1f} s: sent", flush=True)
-    stack.drain(30)
+    stack.drain(60)
 
     expected: dict[Key, Totals] = {key: totals for each in applications for key, totals in each.expected.items()}
     found = stored(stack, "metrics_cluster_1m")
-    faults = [*differences(expected, found), *sample_faults(applications, found), *disagreements(stack), *misplaced(stack)]
+    faults = [
+        *differences(expected, found),
+        *sample_faults(applications, found),
+        *disagreements(stack),
+        *misplaced(stack),
+    ]
     exports = {each.service: (each.exporter.acknowledged, each.exporter.refused) for each in applications}
     print(f"{time.monotonic() - started:.0f} s: {dict(sorted(chaos.done.items()))}")
     print(f"{len(expected)} series, exports acknowledged and refused {exports}, {takeovers(stack)} zombies fenced")

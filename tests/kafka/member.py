@@ -1,6 +1,6 @@
 """A child process that keeps a place in a group until it is killed, and prints each assignment.
 
-    python -m tests.kafka.member BROKER PREFIX GROUP TOPIC SESSION_SECONDS
+python -m tests.kafka.member BROKER PREFIX GROUP TOPIC SESSION_SECONDS
 """
 
 from __future__ import annotations
