@@ -11,12 +11,13 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo test lint format chaos bench clean
+.PHONY: help setup kafka demo demo-kafka test lint format chaos bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
 	@echo 'make kafka   fetch the broker that tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
+	@echo 'make demo-kafka   the same, its log on a local Kafka'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
@@ -39,6 +40,10 @@ $(KAFKA): tests/kafka/pom.xml
 
 demo: $(STAMP)
 	$(BIN)/catchment demo $(DEMO_ARGS)
+
+# The same over a real Kafka, which is started for it and ends with it.
+demo-kafka: $(STAMP) $(KAFKA)
+	$(BIN)/python -m tests.kafka.with_broker $(BIN)/catchment demo --kafka {broker} $(DEMO_ARGS)
 
 test: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -202,12 +202,11 @@ class Kafka:
     )
     session_timeout_seconds: float = setting(
         10.0,
-        "after so long without a sign of life an aggregator's partitions are given to the others of its region; "
-        "the broker's group.min.session.timeout.ms and group.max.session.timeout.ms are its bounds",
+        "how long an aggregator may give no sign of life; brokers have bounds, group.min.session.timeout.ms is 6 s",
         unit="seconds",
-        consequence="longer: the partitions of one that died wait longer; shorter: a pause is taken for a death",
+        consequence="its partitions are taken over by the other aggregators of its region",
         least=1,
-        most=1_800,
+        most=300,
         key="session_timeout",
     )
 

@@ -52,6 +52,14 @@ class Limits:
         consequence="503 with Retry-After, or UNAVAILABLE with RetryInfo",
         least=1,
     )
+    gather_ms_max: int = setting(
+        2,
+        "how long a small batch of requests waits for the senders of the last one to come back",
+        unit="milliseconds",
+        consequence="0 answers a little sooner and takes up to twice the CPU where a few senders send at once",
+        least=0,
+        most=1_000,
+    )
     intake_queue_bytes_max: int = setting(
         128 * _MIB,
         "bodies in memory that wait for their fsync or their decoding",

@@ -29,7 +29,8 @@ from catchment.crash import crash_point
 from catchment.envelope import Envelope, decode
 from catchment.windows import of_instants
 from collectors.lane_rows import LaneRows
-from collectors.state import Replacement, StateFile, Waiting
+from collectors.state import StateFile
+from collectors.waiting import Replacement, Waiting
 
 _WIDENED = ("metrics_cluster", "totals")
 _WIDTHS_SECONDS = (300, 3600)

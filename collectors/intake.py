@@ -5,8 +5,10 @@
 Rules:
 1. A sender is answered after its request is fsynced; a request that cannot be decoded is refused before and never
    written.
-2. Requests that arrive while a batch is on its way form the next batch: one decode and one fsync for all of them.
-   The next batch is decoded while the one before it is fsynced.
+2. Requests that arrive while a batch is on its way form the next batch: one decode and one fsync for all of them. A
+   batch costs milliseconds however small it is. So one that is large (``_BATCH_WORTH_BYTES``) is decoded while the one
+   before it is fsynced; a smaller one waits until that is answered and applied, and then at most ``gather_ms_max`` for
+   as many requests as the last batch had, whose senders are about to come back. A lone sender waits for nobody.
 3. Work on the edge (stage, apply, flush) runs on one thread, in order; the fsync on another.
 4. What waits is bounded by ``intake_queue_bytes_max``; beyond it senders are told to come back.
 """
@@ -14,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,6 +41,7 @@ T = TypeVar("T")
 # Enough for one decode to be worth its overhead, little enough for an answer to come soon.
 _BATCH_BYTES = 4 << 20
 _BATCH_REQUESTS = 512
+_BATCH_WORTH_BYTES = 4 << 20
 # Plain bytes that one batch begins with, and that one request may have without its points being counted first: a
 # hostile one of this size takes 250 MB decoded, an honest one of 10,000 points is smaller.
 _UNCOUNTED_BYTES_MAX = 5 << 19
@@ -145,6 +149,9 @@ class EdgeIntake:
         self._arrived = asyncio.Event()
         self._closed = False
         self._staged: asyncio.Queue[_Batch | None] = asyncio.Queue(maxsize=1)
+        self._requests_before = 0
+        self._none_under_way = asyncio.Event()
+        self._none_under_way.set()
         self._writer = ThreadPoolExecutor(1, "inbox")
         self.commit_seconds: Callable[[float], None] = lambda seconds: None
 
@@ -202,11 +209,30 @@ class EdgeIntake:
                     return
                 self._arrived.clear()
                 continue
+            await self._gather()
             waiting = self._take()
+            self._requests_before = len(waiting)
             batch, later = await self._pipeline.run(lambda waiting=waiting: self._unpack(waiting))  # type: ignore[misc]
             self._queue.extendleft(reversed(later))
             if batch.waiting:
+                self._none_under_way.clear()
                 await self._staged.put(batch)
+
+    async def _gather(self) -> None:
+        """Let a small batch grow (rule 2)."""
+        if self._is_worth_it():
+            return
+        await self._none_under_way.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.gather_ms_max / 1_000):
+                while len(self._queue) < self._requests_before and not self._closed:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        # It says that the queue is not empty: what is not taken now must not wait for another to arrive.
+        self._arrived.set()
+
+    def _is_worth_it(self) -> bool:
+        return sum(len(one.received.body) for one in self._queue) >= _BATCH_WORTH_BYTES
 
     def _take(self) -> list[_Waiting]:
         taken: list[_Waiting] = []
@@ -294,6 +320,7 @@ class EdgeIntake:
                 await self._pipeline.run(lambda staged=batch.staged: self._pipeline.edge.discard(staged))  # type: ignore[misc]
                 for one in batch.waiting:
                     _answer(one.answer, error)
+                self._rest()
                 continue
             self.commit_seconds(loop.time() - began)
             for one, outcome in zip(batch.waiting, batch.outcomes, strict=True):
@@ -303,6 +330,12 @@ class EdgeIntake:
                 lambda staged=batch.staged, requests=requests, end=ends[-1]: self._pipeline.apply(staged, requests, end)  # type: ignore[misc]
             )
             crash_point("intake.applied")
+            self._rest()
+
+    def _rest(self) -> None:
+        """A batch is through; the next one, if it is there, is under way already."""
+        if self._staged.empty():
+            self._none_under_way.set()
 
 
 def _bare(error: CatchmentError) -> CatchmentError:

@@ -1,9 +1,10 @@
 """The plant: the processes of the demo, the very roles of `catchment collector`, `aggregator` and `loader`.
 
-One collector a cloud, one aggregator a region, one store; all share one embedded log. Below the data folder:
+One collector a cloud, one aggregator a region, one store; all share one log: the embedded one, or one on Kafka, under a
+prefix of its own so that runs do not meet. Below the data folder:
 
     run/            the configuration of every process, the tenants files, ``processes.log`` (what they say)
-    log/            the embedded log
+    log/            the embedded log, if it is that
     <cloud>/        a collector's folder
     store/          engine and ledger
 """
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import sqlite3
@@ -28,7 +30,7 @@ from catchment import logs
 from catchment.cli import http_get
 from catchment.cli.exits import EnvironmentFault
 from catchment.cli.supervisor import Child, ChildSpec, Supervisor, role_child
-from catchment.config import Aggregator, Cluster, Config, Listen, LogSettings
+from catchment.config import Aggregator, Cluster, Config, Kafka, Listen, LogSettings
 from catchment.config_load import write
 from catchment.telemetry import Telemetry
 from catchment.units import Address
@@ -61,13 +63,18 @@ class Plant:
         clouds: one collector each.
         seed: of the stations' tokens.
         pace: windows and delays.
+        kafka: brokers of a Kafka cluster, host:port each; none for the embedded log.
     """
 
-    def __init__(self, folder: Path, clouds: Sequence[Cloud], seed: int, pace: Pace) -> None:
+    def __init__(self, folder: Path, clouds: Sequence[Cloud], seed: int, pace: Pace, kafka: Sequence[str] = ()) -> None:
         self.folder = folder
         self.clouds = tuple(clouds)
         self.log_file = folder / "run" / "processes.log"
         self._pace = pace
+        self._kafka = Kafka(brokers=tuple(kafka), replication_factor=1)
+        self._log = LogSettings(path=folder / "log")
+        if kafka:
+            self._log = LogSettings(topic_prefix=f"catchment-demo-{secrets.token_hex(4)}")
         ports = iter(_free_ports(2 * len(clouds) + 1))
         self.endpoints = {cloud.name: (_HOST, next(ports)) for cloud in clouds}
         self._grpc = {cloud.name: Address(_HOST, next(ports)) for cloud in clouds}
@@ -83,9 +90,9 @@ class Plant:
         return f"http://{self._sql}"
 
     @property
-    def log_settings(self) -> LogSettings:
-        """The embedded log of all."""
-        return LogSettings(path=self.folder / "log")
+    def log_config(self) -> Config:
+        """Where the log of all is."""
+        return Config(log=self._log, kafka=self._kafka)
 
     async def start(self) -> None:
         """Start all processes and wait until they are ready.
@@ -162,7 +169,8 @@ class Plant:
                 flush_seconds=self._pace.flush_seconds,
                 listen=Listen(otlp_http=Address(host, port), otlp_grpc=self._grpc[cloud.name]),
                 tenants=tenants,
-                log=self.log_settings,
+                log=self._log,
+                kafka=self._kafka,
             )
             children.append(self._child(f"collector-{cloud.name}", "collector", config))
         for region in dict.fromkeys(cloud.region for cloud in self.clouds):
@@ -170,10 +178,11 @@ class Plant:
                 data_dir=self.folder / region,
                 region=region,
                 aggregator=Aggregator(linger_seconds=self._pace.linger_seconds),
-                log=self.log_settings,
+                log=self._log,
+                kafka=self._kafka,
             )
             children.append(self._child(f"aggregator-{region}", "aggregator", config))
-        config = Config(data_dir=self.folder, listen=Listen(sql=self._sql), log=self.log_settings)
+        config = Config(data_dir=self.folder, listen=Listen(sql=self._sql), log=self._log, kafka=self._kafka)
         children.append(self._child("store", "store", config))
         return children
 

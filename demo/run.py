@@ -45,6 +45,7 @@ _KILLED: Final = "jp-east-a"
 class Plan:
     """What is to happen. Times are seconds since the traffic began.
 
+    ``kafka``: brokers of a Kafka cluster that the log is put on; none for the embedded log.
     ``tamper``: claim a watt-hour that nobody sent, to see the proof fail.
     ``picture``: folder that the pictures of this run are written to.
     """
@@ -55,6 +56,7 @@ class Plan:
     keep: bool = False
     tamper: bool = False
     picture: Path | None = None
+    kafka: tuple[str, ...] = ()
 
     @property
     def period_seconds(self) -> float:
@@ -88,6 +90,7 @@ def main(
     tamper: bool = False,
     stations: int = STATIONS,
     picture: Path | None = None,
+    kafka: tuple[str, ...] = (),
 ) -> int:
     """Run the demo; returns the exit code.
 
@@ -95,7 +98,7 @@ def main(
         UsageFault: the folder is in use, or there is too little to show.
         EnvironmentFault: the plant cannot start, or breaks.
     """
-    plan = Plan(duration_seconds, stations, data_dir, keep, tamper, picture)
+    plan = Plan(duration_seconds, stations, data_dir, keep, tamper, picture, kafka)
     if duration_seconds < DURATION_SECONDS_MIN:
         raise UsageFault(f"--duration {duration_seconds:g}s shows nothing; give at least {DURATION_SECONDS_MIN:g}s")
     if stations < STATIONS_MIN:
@@ -128,7 +131,7 @@ class _Demo:
         self._started = time.monotonic()
         self._fleet = clouds(plan.stations)
         self._regions = tuple(dict.fromkeys(cloud.region for cloud in self._fleet))
-        self._plant = Plant(folder, self._fleet, _SEED, plan.pace)
+        self._plant = Plant(folder, self._fleet, _SEED, plan.pace, plan.kafka)
         self._simulator = Simulator(
             self._fleet,
             self._plant.endpoints,
@@ -172,9 +175,10 @@ class _Demo:
 
     async def _phases(self) -> bool:
         plan, screen = self._plan, self._screen
-        with screen.phase(f"start {len(self._plant.supervisor.children)} processes on this machine"):
+        log = f", their log on Kafka at {', '.join(plan.kafka)}" if plan.kafka else ""
+        with screen.phase(f"start {len(self._plant.supervisor.children)} processes on this machine{log}"):
             await self._plant.start()
-        tail = LogTail(self._plant.log_settings, self._regions)
+        tail = LogTail(self._plant.log_config, self._regions)
         try:
             watch = Watch(self._simulator, self._sql, tail)
             with screen.phase(f"traffic: {plan.stations:,} stations send for {plan.duration_seconds:g} s"):

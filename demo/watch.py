@@ -16,7 +16,7 @@ from typing import Final
 
 from catchment.cli.open_log import open_log
 from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_topic
-from catchment.config import Config, LogSettings
+from catchment.config import Config
 from catchment.errors import CatchmentError
 from catchment.log.port import Log
 from catchment.query import Querier
@@ -51,11 +51,10 @@ class Traffic:
 class LogTail:
     """Reads all topics of the log once, as they grow, and adds up the sizes of their messages."""
 
-    def __init__(self, settings: LogSettings, regions: Sequence[str]) -> None:
-        assert settings.path is not None
+    def __init__(self, config: Config, regions: Sequence[str]) -> None:
         self.traffic = Traffic()
-        self._log: Log = open_log(Config(log=settings), must_exist=True)
-        prefix = settings.topic_prefix
+        self._log: Log = open_log(config, must_exist=True)
+        prefix = config.log.topic_prefix
         self._topics = [
             *(
                 (regional_topic(prefix, region, lane), lane, self.traffic.regional)

@@ -25,8 +25,17 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--keep", is_flag=True, help="Stay up afterwards, to be asked with `catchment sql`, until Ctrl-C.")
 @click.option("--tamper", is_flag=True, help="Claim a watt-hour that nobody sent: the proof must fail (exit code 1).")
 @click.option("--stations", default=3_000, show_default=True, type=click.IntRange(1, 20_000), help="Size of the fleet.")
+@click.option("--kafka", default="", metavar="HOST:PORT,…", help="Put the log on this Kafka cluster, in new topics.")
 @click.option("--picture", type=_FOLDER, hidden=True, help="Draw the pictures of the documentation into this folder.")
-def demo(data_dir: Path | None, duration: float, keep: bool, tamper: bool, stations: int, picture: Path | None) -> int:
+def demo(
+    data_dir: Path | None,
+    duration: float,
+    keep: bool,
+    tamper: bool,
+    stations: int,
+    kafka: str,
+    picture: Path | None,
+) -> int:
     """Run `up` with a simulated fleet and an incident: progress, answer, proof."""
     from demo.run import main
 
@@ -37,4 +46,5 @@ def demo(data_dir: Path | None, duration: float, keep: bool, tamper: bool, stati
         tamper=tamper,
         stations=stations,
         picture=picture,
+        kafka=tuple(broker.strip() for broker in kafka.split(",") if broker.strip()),
     )

@@ -33,7 +33,8 @@ import xxhash
 
 from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Fenced, Invalid, Retry
-from catchment.log.port import Assignment, Message, OutMessage, Source
+from catchment.log.port import Message, OutMessage, Source
+from catchment.log.sole_member import SoleMember
 from catchment.log.sqlite_file import Connection, bear, named, transaction
 
 T = TypeVar("T")
@@ -240,27 +241,6 @@ class SqliteLog:
                 waiting, self._changed = self._changed, asyncio.Event()
                 waiting.set()
             await asyncio.sleep(_WATCH_SECONDS)
-
-
-class SoleMember:
-    """A `catchment.log.port.Membership` whose assignment is everything, and never changes."""
-
-    def __init__(self, everything: Assignment) -> None:
-        self._everything: Assignment | None = everything
-
-    async def changed(self) -> Assignment:
-        """Everything, once."""
-        if self._everything is None:
-            await asyncio.Event().wait()
-        everything, self._everything = self._everything, None
-        assert everything is not None
-        return everything
-
-    def fenced(self, topic: str, partition: int) -> None:
-        """A younger process of this role has come: it stays."""
-
-    async def close(self) -> None:
-        """There is nobody to tell."""
 
 
 class _Full(Retry):

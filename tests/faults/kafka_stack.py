@@ -16,13 +16,12 @@ from catchment.log.kafka_reader import Reader
 from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.kafka_topics import Topics
 from catchment.log.port import Source
-from tests.faults.stack import ROLES, Stack
+from tests.faults.stack import ROLES, SECOND_AGGREGATOR, Stack
 
 T = TypeVar("T")
 
-OTHER_AGGREGATOR = "aggregator-2"
-KAFKA_ROLES = (*ROLES, OTHER_AGGREGATOR)
-AGGREGATORS = ("aggregator", OTHER_AGGREGATOR)
+KAFKA_ROLES = (*ROLES, SECOND_AGGREGATOR)
+AGGREGATORS = ("aggregator", SECOND_AGGREGATOR)
 PARTITIONS = 3
 # Short, so that a test can wait for what happens after them.
 SESSION_SECONDS = 3
@@ -83,7 +82,7 @@ class KafkaStack(Stack):
             f"transaction_timeout: {TRANSACTION_SECONDS}s}}\n"
             f"log: {{topic_prefix: {prefix}, partitions: {PARTITIONS}}}\ntenants: {tenants}\n"
         )
-        super().__init__(folder, settings, others=[OTHER_AGGREGATOR], prefix=prefix)
+        super().__init__(folder, settings, prefix)
         self._kafka = KafkaSettings((address,), prefix)
 
     def config(self, role: str, **changes: str) -> Path:

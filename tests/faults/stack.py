@@ -28,7 +28,15 @@ ROLES = ("collector", "aggregator", "store")
 UP = "up"
 REGION = "jp-east"
 COMMAND = (sys.executable, "-m", "catchment.cli.main")
-_COMMANDS = {"collector": "collector", "aggregator": "aggregator", "store": "loader", UP: "up"}
+# A second one for a log whose partitions aggregators share.
+SECOND_AGGREGATOR = "aggregator-2"
+_COMMANDS = {
+    "collector": "collector",
+    "aggregator": "aggregator",
+    SECOND_AGGREGATOR: "aggregator",
+    "store": "loader",
+    UP: "up",
+}
 _ADDRESSES = ("otlp_grpc", "otlp_http", "sql", "ui")
 # Below the ports that the system gives to clients: a client that calls while its server is down must not be given the
 # server's own port, which would then be taken.
@@ -52,20 +60,18 @@ class Stack:
     Args:
         folder: for data, configuration and what the processes say.
         settings: further lines of the configuration.
-        others: more roles of a kind, by a name such as ``aggregator-2``.
         prefix: of the topics.
     """
 
-    def __init__(self, folder: Path, settings: str = "", others: Sequence[str] = (), prefix: str = "catchment") -> None:
+    def __init__(self, folder: Path, settings: str = "", prefix: str = "catchment") -> None:
         self.folder = folder
         self.data = folder / "data"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._settings = settings
         self._prefix = prefix
-        self._names = (*_COMMANDS, *others)
-        ports = free_ports(len(_ADDRESSES) + len(self._names))
+        ports = free_ports(len(_ADDRESSES) + len(_COMMANDS))
         self.ports = dict(zip(_ADDRESSES, ports, strict=False))
-        self._status = dict(zip(self._names, ports[len(_ADDRESSES) :], strict=True))
+        self._status = dict(zip(_COMMANDS, ports[len(_ADDRESSES) :], strict=True))
         self.sql = SqlClient(f"http://127.0.0.1:{self.ports['sql']}")
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -97,7 +103,7 @@ class Stack:
         environment = {**os.environ, VARIABLE: crash_at}
         for role in roles:
             assert role not in self._processes, f"{role} runs already"
-            command = [*COMMAND, _COMMANDS[role.partition("-")[0]], "--config", str(self.config(role, **changes))]
+            command = [*COMMAND, _COMMANDS[role], "--config", str(self.config(role, **changes))]
             with self.output(role).open("ab") as output:
                 self._processes[role] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
@@ -194,7 +200,7 @@ class Stack:
         """
 
         def wait(what: str, done: Callable[[], bool]) -> None:
-            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, self._names)))
+            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, _COMMANDS)))
 
         end = self.inbox_end()
         wait("the inbox", lambda: self._state("SELECT consumed FROM meta") >= end)
@@ -208,6 +214,17 @@ class Stack:
                 return
             ends = self._ends(topics)
             wait(hop, lambda hop=hop, ends=ends: _reached(self._position(hop, ends), ends))  # type: ignore[misc]
+
+    def drain_collector(self, seconds: float = 60.0) -> None:
+        """Wait until the log, whichever it is, has all that was acknowledged."""
+
+        def wait(what: str, done: Callable[[], bool]) -> None:
+            wait_until(done, what, seconds, lambda: "".join(map(self.said, _COMMANDS)))
+
+        end = self.inbox_end()
+        wait("the inbox is drained", lambda: self._state("SELECT consumed FROM meta") >= end)
+        last = self._state("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
+        wait("the outbox is drained", lambda: not self._state(f"SELECT count(*) FROM outbox WHERE sequence <= {last}"))
 
     def inbox_end(self) -> int:
         """The position after the last record in the inbox; meaningful while no sender sends."""

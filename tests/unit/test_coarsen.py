@@ -9,7 +9,7 @@ import pytest
 from catchment.envelope import decode
 from catchment.limits import Limits
 from collectors.coarsen import Step, next_step
-from collectors.state import Replacement, Waiting
+from collectors.waiting import Replacement, Waiting
 from tests import otlp
 from tests.durable_edge import DurableEdge, metric_rows, outbox_rows, totals_of
 
