@@ -135,6 +135,8 @@ class Producer:
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds):
                 await self._raw.client.close()
+        # Fenced while it stopped, aiokafka has made a new future for an error that nobody waits for any more.
+        self._hush()
 
     def _hush(self) -> None:
         """aiokafka gives one error to several futures, and asyncio complains of those that nobody looked at."""
