@@ -134,7 +134,10 @@ class Coarsener:
         if found is None:
             return None
         sequences = [row.sequence for row in found.waiting]
-        envelopes = [decode(value) for value in self._state.values(sequences)]
+        waiting = self._state.values(sequences)
+        if len(waiting) < len(sequences):
+            return None
+        envelopes = [decode(value) for value in waiting]
         crash_point("coarsen.read")
         values, sequence = self._sealed(merged(envelopes, found.seconds))
         before = sum(row.size_bytes for row in found.waiting)

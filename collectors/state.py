@@ -250,12 +250,13 @@ class StateFile:
         return [Waiting(*row) for row in rows]
 
     def values(self, sequences: Sequence[int]) -> list[bytes]:
-        """The envelopes of some sequences that wait."""
+        """The envelopes of some sequences, without those that were forwarded and trimmed meanwhile."""
         with self._named():
-            return [
-                self._db.execute("SELECT value FROM outbox WHERE sequence = ?", (sequence,)).fetchone()[0]
+            rows = [
+                self._db.execute("SELECT value FROM outbox WHERE sequence = ?", (sequence,)).fetchone()
                 for sequence in sequences
             ]
+        return [row[0] for row in rows if row is not None]
 
     def replace_outbox(self, replacement: Replacement) -> bool:
         """Put merged envelopes in the place of waiting ones, in one transaction.

@@ -71,9 +71,9 @@ class Plant:
         self.clouds = tuple(clouds)
         self.log_file = folder / "run" / "processes.log"
         self._pace = pace
-        self._kafka = Kafka(brokers=tuple(kafka), replication_factor=1)
-        self._log = LogSettings(path=folder / "log")
+        self._kafka, self._log = Kafka(), LogSettings(path=folder / "log")
         if kafka:
+            self._kafka = Kafka(brokers=tuple(kafka), replication_factor=1)
             self._log = LogSettings(topic_prefix=f"catchment-demo-{secrets.token_hex(4)}")
         ports = iter(_free_ports(2 * len(clouds) + 1))
         self.endpoints = {cloud.name: (_HOST, next(ports)) for cloud in clouds}

@@ -72,7 +72,8 @@ class Broker:
         self._properties.write_text(
             _PROPERTIES.format(folder=folder, keystore=certificates.server_store, ca=certificates.ca, **ports)
         )
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Kafka's own begin with no dash: it would be read as an option.
+        cluster_id = "c" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         self._java(
             *("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)),
