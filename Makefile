@@ -61,7 +61,7 @@ format: $(STAMP)
 ROUNDS ?= 100
 SEED ?=
 chaos: $(STAMP) $(KAFKA)
-	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/faults/test_kafka_chaos.py
+	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
