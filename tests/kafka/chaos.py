@@ -152,7 +152,7 @@ def _token(service: str) -> str:
 
 
 # What happens in this many rounds, in an order by chance: so a short run has seen everything.
-DECK = ("kill",) * 4 + ("kill twice",) * 2 + ("pause",) * 2 + ("rebalance", "broker")
+DECK = ("kill",) * 5 + ("kill twice",) * 3 + ("pause",) * 2 + ("rebalance", "broker")
 
 
 class Chaos:
@@ -171,11 +171,11 @@ class Chaos:
         if not self._deck:
             self._deck = self._chance.sample(DECK, len(DECK))
         what = self._deck.pop()
-        if self._chance.random() < 0.7:
+        if self._chance.random() < 0.6:
             self._fleet.wait_ready(*ROLES)
         self._sleep(0.0, 0.4)
         {
-            "kill": lambda: self._kill((1, 2, 2, 3, 3, 4)),
+            "kill": lambda: self._kill(range(1, len(ROLES) + 1)),
             "kill twice": self._kill_twice,
             "pause": self._pause,
             "rebalance": self._rebalance,

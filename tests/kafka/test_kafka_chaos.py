@@ -21,9 +21,9 @@ from tests.faults.senders import sending
 from tests.faults.stack import wait_until
 from tests.faults.totals import Key, Totals, differences, disagreements, stored
 from tests.kafka.broker import Broker
-from tests.kafka.chaos import AGGREGATORS, COLLECTORS, PARTITIONS, PLACES, ROLES, STORE, Chaos, Fleet
+from tests.kafka.chaos import AGGREGATORS, COLLECTORS, DECK, PARTITIONS, PLACES, ROLES, STORE, Chaos, Fleet
 
-ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or 10)
+ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or len(DECK))
 SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.SystemRandom().randrange(2**32))
 # All is compared after so many rounds, so that a difference is found near its cause.
 ROUNDS_BETWEEN_CHECKS = 25
