@@ -10,12 +10,14 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import xxhash
 
+from benchmarks.harness import record
 from tests.faults.sdk_client import Application, sample_faults
 from tests.faults.senders import sending
 from tests.faults.stack import wait_until
@@ -126,6 +128,29 @@ def check_at_the_end(fleet: Fleet, applications: list[Application]) -> None:
     assert not found, _listed(found)
 
 
+def said(chaos: Chaos, fleet: Fleet, applications: list[Application], seconds: float) -> list[tuple[str, str]]:
+    """What there is to say of a run that found no difference, as (what, figure)."""
+    points = sum(points for points, _ in fleet.acknowledged().values())
+    series = sum(len(each.expected) for each in applications)
+    acknowledged = sum(each.exporter.acknowledged for each in applications)
+    refused = sum(each.exporter.refused for each in applications)
+    return [
+        ("seed", f"{SEED}, {ROUNDS} rounds in {seconds:,.0f} s"),
+        ("processes", f"{len(COLLECTORS)} collectors, {len(AGGREGATORS)} aggregators, 1 store, 1 broker"),
+        ("SIGKILL", f"{chaos.kills.total():,} ({_counted(chaos.kills)})"),
+        ("SIGSTOP beyond the session, stopped in peace", _counted(chaos.others)),
+        ("zombies fenced when they came to publish", f"{fleet.takeovers():,}"),
+        ("exports of real SDKs", f"{acknowledged:,} acknowledged, {refused:,} refused or unanswered"),
+        ("points acknowledged", f"{points:,} in {series} series"),
+        ("comparisons with SQL on the way and at the end", f"{(ROUNDS - 1) // ROUNDS_BETWEEN_CHECKS + 1}"),
+        ("differences: series, tenants, clusters, regions, digests, dead letters, open intents", "0"),
+    ]
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{what} {count:,}" for what, count in sorted(counter.items()))
+
+
 def _listed(faults: list[str]) -> str:
     more = [f"… and {len(faults) - _FAULTS_SAID_MAX} more"] if len(faults) > _FAULTS_SAID_MAX else []
     return "\n".join([fault[:1_000] for fault in faults[:_FAULTS_SAID_MAX]] + more)
@@ -157,11 +182,10 @@ def test_sql_says_what_was_acknowledged_whatever_happens(
     except BaseException as error:
         error.add_note(f"{again}: round {number}, {what}; kills {dict(chaos.kills)}; see {fleet.folder}")
         raise
-    seconds = time.monotonic() - started
-    points = sum(points for points, _ in fleet.acknowledged().values())
+    rows = said(chaos, fleet, applications, time.monotonic() - started)
+    print("\n".join(f"{what}: {figure}" for what, figure in rows))
+    if os.environ.get("CATCHMENT_CHAOS_RECORD"):
+        record("Chaos on a real Kafka", rows)
     exports = {each.service: (each.exporter.acknowledged, each.exporter.refused) for each in applications}
-    print(f"{again}: all is exact after {seconds:.0f} s and {chaos.kills.total()} kills")
-    print(f"killed {dict(sorted(chaos.kills.items()))}; {dict(sorted(chaos.others.items()))}")
-    print(f"{fleet.takeovers()} zombies fenced; {points} points; exports acknowledged and refused {exports}")
     assert all(acknowledged > ROUNDS for acknowledged, _ in exports.values()), exports
     assert any(refused > 0 for _, refused in exports.values()), f"no kill was felt: {exports}"
