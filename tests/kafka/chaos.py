@@ -31,10 +31,11 @@ from tests.integration.end_to_end import write_tenants
 from tests.kafka.broker import Broker
 
 PARTITIONS = 2
-# Short, so that a pause may be longer: whoever comes back has been taken over and does not know.
+# Short, so that a pause may be longer than either: then the session is over, or the transaction too, and whoever comes
+# back does not know.
 SESSION_SECONDS = 2.0
-PAUSE_SECONDS = (1.2 * SESSION_SECONDS, 2.0 * SESSION_SECONDS)
-TRANSACTION_SECONDS = 5
+TRANSACTION_SECONDS = 4.0
+PAUSE_SECONDS = (1.2 * SESSION_SECONDS, 1.3 * TRANSACTION_SECONDS)
 
 COLLECTORS = {"collector": "jp-east", "collector-2": "jp-west"}
 AGGREGATORS = {"aggregator": "jp-east", "aggregator-2": "jp-east", "aggregator-3": "jp-west"}
@@ -77,7 +78,7 @@ class Fleet(Stack):
         tenants = folder / "tenants.json"
         settings = (
             f"kafka: {{brokers: ['{broker.plain}'], replication_factor: 1, session_timeout: {SESSION_SECONDS:g}s, "
-            f"transaction_timeout: {TRANSACTION_SECONDS}s}}\n"
+            f"transaction_timeout: {TRANSACTION_SECONDS:g}s}}\n"
             f"log: {{topic_prefix: {self.prefix}, partitions: {PARTITIONS}}}\ntenants: {tenants}\n"
         )
         super().__init__(folder, settings, _COMMANDS)
