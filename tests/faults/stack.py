@@ -28,9 +28,12 @@ ROLES = ("collector", "aggregator", "store")
 UP = "up"
 REGION = "jp-east"
 COMMAND = (sys.executable, "-m", "catchment.cli.main")
+# A second one for a log whose partitions aggregators share.
+SECOND_AGGREGATOR = "aggregator-2"
 COMMANDS = {
     "collector": "collector",
     "aggregator": "aggregator",
+    SECOND_AGGREGATOR: "aggregator",
     "store": "loader",
     UP: "up",
 }
