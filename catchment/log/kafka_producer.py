@@ -155,7 +155,8 @@ class Producer:
     def _failure(self) -> BaseException:
         """What ended the transaction."""
         waiter = self._raw._txn_manager._transaction_waiter
-        failure = waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
+        is_told = waiter is not None and waiter.done() and not waiter.cancelled()
+        failure: BaseException | None = waiter.exception() if is_told else None
         return failure or KafkaError("the transaction is over")
 
     def _hush(self) -> None:
