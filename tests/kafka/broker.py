@@ -99,7 +99,7 @@ class Broker:
     def wait(self) -> None:
         """Wait until it answers requests on all listeners."""
         assert self._process is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not all(_answers(address) for address in (self.plain, self.sasl, self.mutual)):
             log = self._folder / "broker.log"
             assert self._process.poll() is None, log.read_text()[-4_000:]

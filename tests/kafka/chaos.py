@@ -37,6 +37,9 @@ SESSION_SECONDS = 2.0
 TRANSACTION_SECONDS = 4.0
 PAUSE_SECONDS = (1.2 * SESSION_SECONDS, 1.3 * TRANSACTION_SECONDS)
 
+# For whatever has to happen; a busy machine takes its time.
+WAIT_SECONDS = 120.0
+
 COLLECTORS = {"collector": "jp-east", "collector-2": "jp-west"}
 AGGREGATORS = {"aggregator": "jp-east", "aggregator-2": "jp-east", "aggregator-3": "jp-west"}
 STORE = "store"
@@ -173,7 +176,7 @@ class Chaos:
             self._deck = self._chance.sample(DECK, len(DECK))
         what = self._deck.pop()
         if self._chance.random() < 0.6:
-            self._fleet.wait_ready(*ROLES)
+            self._fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
         self._sleep(0.0, 0.4)
         {
             "kill": lambda: self._kill(range(1, len(ROLES) + 1)),
@@ -213,7 +216,7 @@ class Chaos:
     def _rebalance(self) -> None:
         """Two that leave in peace, and come again; another one dies meanwhile."""
         leaving = self._chance.sample(ROLES, 2)
-        self._fleet.wait_ready(*leaving)
+        self._fleet.wait_ready(*leaving, seconds=WAIT_SECONDS)
         self._kill((0, 1, 1), [role for role in ROLES if role not in leaving])
         self._fleet.stop(*leaving)
         self._sleep(0.0, 0.5)

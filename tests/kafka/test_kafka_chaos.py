@@ -23,7 +23,18 @@ from tests.faults.senders import sending
 from tests.faults.stack import wait_until
 from tests.faults.totals import Key, Totals, differences, disagreements, stored
 from tests.kafka.broker import Broker
-from tests.kafka.chaos import AGGREGATORS, COLLECTORS, DECK, PARTITIONS, PLACES, ROLES, STORE, Chaos, Fleet
+from tests.kafka.chaos import (
+    AGGREGATORS,
+    COLLECTORS,
+    DECK,
+    PARTITIONS,
+    PLACES,
+    ROLES,
+    STORE,
+    WAIT_SECONDS,
+    Chaos,
+    Fleet,
+)
 
 ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or len(DECK))
 SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.SystemRandom().randrange(2**32))
@@ -89,7 +100,7 @@ def misplaced(fleet: Fleet) -> list[str]:
 def faults(fleet: Fleet, applications: list[Application]) -> list[str]:
     """Everything that is not as it was acknowledged; meaningful while nobody sends."""
     with contextlib.suppress(AssertionError):  # what follows says better what is not there
-        wait_until(lambda: not behind(fleet), "all is stored", 60)
+        wait_until(lambda: not behind(fleet), "all is stored", WAIT_SECONDS)
     expected: dict[Key, Totals] = {key: totals for each in applications for key, totals in each.expected.items()}
     found = stored(fleet, "metrics_cluster_1m")
     return [
@@ -104,24 +115,24 @@ def faults(fleet: Fleet, applications: list[Application]) -> list[str]:
 
 def check(fleet: Fleet, applications: list[Application]) -> None:
     """Stand still, and compare everything."""
-    fleet.wait_ready(*ROLES)
+    fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
     with contextlib.ExitStack() as still:
         for application in applications:
-            still.enter_context(application.still())
-        fleet.drain_collectors()
+            still.enter_context(application.still(WAIT_SECONDS))
+        fleet.drain_collectors(WAIT_SECONDS)
         found = faults(fleet, applications)
     assert not found, _listed(found)
 
 
 def check_at_the_end(fleet: Fleet, applications: list[Application]) -> None:
     """Stop everything in peace, in the order of the path, and compare: nothing more is on its way."""
-    fleet.wait_ready(*ROLES)
+    fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
     for application in applications:
         application.shutdown()
     fleet.stop(*COLLECTORS)
     fleet.stop(*AGGREGATORS)
     time.sleep(1)  # the store looks for more twice a second
-    wait_until(lambda: not fleet.lag(STORE), "the store has read everything")
+    wait_until(lambda: not fleet.lag(STORE), "the store has read everything", WAIT_SECONDS)
     found = faults(fleet, applications)
     fleet.stop(STORE)
     found += fleet.set_aside()
