@@ -167,14 +167,15 @@ class Chaos:
         self._broker = broker
         self._chance = random.Random(seed)
         self._deck: list[str] = []
+        self.last = "nothing"
         self.kills: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
 
-    def round(self) -> str:
-        """Let one thing happen, mostly to a fleet that works, sometimes to one that still recovers; returns what."""
+    def round(self) -> None:
+        """Let one thing happen, mostly to a fleet that works, sometimes to one that still recovers."""
         if not self._deck:
             self._deck = self._chance.sample(DECK, len(DECK))
-        what = self._deck.pop()
+        self.last = self._deck.pop()
         if self._chance.random() < 0.6:
             self._fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
         self._sleep(0.0, 0.4)
@@ -184,8 +185,7 @@ class Chaos:
             "pause": self._pause,
             "rebalance": self._rebalance,
             "broker": self._disturb_broker,
-        }[what]()
-        return what
+        }[self.last]()
 
     def _kill(self, counts: Sequence[int], among: Sequence[str] = ROLES) -> None:
         self._end(self._chance.sample(among, self._chance.choice(counts)))

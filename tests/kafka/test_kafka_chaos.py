@@ -178,20 +178,20 @@ def test_sql_says_what_was_acknowledged_whatever_happens(
         assert {xxhash.xxh3_64_intdigest(key.encode()) % PARTITIONS for key in keys} == set(range(PARTITIONS))
     again = f"CATCHMENT_CHAOS_ROUNDS={ROUNDS} CATCHMENT_FAULT_SEED={SEED}"
     print(again)
-    started, number, what = time.monotonic(), 0, "the beginning"
+    started, number = time.monotonic(), 0
     chaos = Chaos(fleet, kafka_broker, SEED)
     try:
         for number in range(1, ROUNDS + 1):
-            what = chaos.round()
+            chaos.round()
             seconds = time.monotonic() - started
-            print(f"{seconds:7.1f} s: round {number}, {chaos.kills.total()} kills, {what}", flush=True)
+            print(f"{seconds:7.1f} s: round {number}, {chaos.kills.total()} kills, {chaos.last}", flush=True)
             if number % ROUNDS_BETWEEN_CHECKS == 0 and number < ROUNDS:
-                what = "a check"
+                chaos.last = "a comparison"
                 check(fleet, applications)
-        what = "the end"
+        chaos.last = "the end"
         check_at_the_end(fleet, applications)
     except BaseException as error:
-        error.add_note(f"{again}: round {number}, {what}; kills {dict(chaos.kills)}; see {fleet.folder}")
+        error.add_note(f"{again}: round {number}, {chaos.last}; kills {dict(chaos.kills)}; see {fleet.folder}")
         raise
     rows = said(chaos, fleet, applications, time.monotonic() - started)
     print("\n".join(f"{what}: {figure}" for what, figure in rows))
