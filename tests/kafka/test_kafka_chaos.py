@@ -97,10 +97,19 @@ def misplaced(fleet: Fleet) -> list[str]:
     return said
 
 
+def settle(fleet: Fleet) -> None:
+    """Wait until all is stored, or nothing more comes; what is missing then, a comparison says better."""
+    last, deadline = behind(fleet), time.monotonic() + WAIT_SECONDS
+    while last and time.monotonic() < deadline:
+        time.sleep(0.1)
+        now = behind(fleet)
+        if now != last:
+            last, deadline = now, time.monotonic() + WAIT_SECONDS
+
+
 def faults(fleet: Fleet, applications: list[Application]) -> list[str]:
     """Everything that is not as it was acknowledged; meaningful while nobody sends."""
-    with contextlib.suppress(AssertionError):  # what follows says better what is not there
-        wait_until(lambda: not behind(fleet), "all is stored", WAIT_SECONDS)
+    settle(fleet)
     expected: dict[Key, Totals] = {key: totals for each in applications for key, totals in each.expected.items()}
     found = stored(fleet, "metrics_cluster_1m")
     return [
@@ -131,6 +140,7 @@ def check_at_the_end(fleet: Fleet, applications: list[Application]) -> None:
         application.shutdown()
     fleet.stop(*COLLECTORS)
     fleet.stop(*AGGREGATORS)
+    settle(fleet)
     time.sleep(1)  # the store looks for more twice a second
     wait_until(lambda: not fleet.lag(STORE), "the store has read everything", WAIT_SECONDS)
     found = faults(fleet, applications)
