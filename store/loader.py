@@ -10,7 +10,8 @@ Rules:
 4. A message newer than this process is *held*: the partition waits for an upgrade, `ready` is false, nothing is lost.
 5. Passing trouble (memory, time, disk, broker) is tried again for ever, with backoff, with the same token; `status`
    says why. An intent whose token may be forgotten *halts* its partition: only a person can tell whether it was loaded
-   (`store.operations`).
+   (`store.operations`). So does a position that the log does not hold any more, or a topic that it refuses: that
+   partition is looked at again every ``halt_seconds``, and the others go on.
 6. Fenced by a younger loader, a partition is left at once.
 
 Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
@@ -28,7 +29,7 @@ from enum import Enum
 from pathlib import Path
 
 from catchment.crash import crash_point
-from catchment.errors import CatchmentError, Fenced, Retry
+from catchment.errors import CatchmentError, Corrupt, Fenced, Invalid, Retry
 from catchment.log.port import Log, Message, Source, Writer
 from store.engine.port import Engine, EngineError
 from store.ledger import Ledger
@@ -69,6 +70,7 @@ class LoaderLimits:
     poll_messages_max: int = 16
     poll_bytes_max: int = 64 << 20
     poll_wait_seconds: float = 0.5
+    halt_seconds: float = 10.0
     inserts_max: int = 2
 
 
@@ -123,8 +125,8 @@ class Loader:
     async def drain_once(self) -> int:
         """Load everything that is in the log now and return how many messages were taken (loaded or quarantined).
 
-        Stops short at a held or halted message. Raises what `run` raises, and `Retry` or `EngineError` at the first
-        passing trouble.
+        Stops short at a held or halted message. Raises what `run` raises, and at the first trouble what would halt
+        a partition there or passes.
         """
         with self._ledger.shared():
             await self._open()
@@ -190,11 +192,16 @@ class _Partition:
                 await self._step(self._limits.poll_wait_seconds, stop)
                 delay = _BACKOFF_SECONDS[0]
                 if self._state in (State.HELD, State.HALTED):
-                    await _wait(stop, delay_max)
+                    await _wait(stop, self._limits.halt_seconds)
             except Fenced as error:
                 # Rule 6. The younger loader goes on where the ledger and the log say.
                 self._state, self._reason = State.FENCED, str(error)
                 return
+            except (Corrupt, Invalid) as error:
+                # With a new writer the next time, which knows if somebody moved the position.
+                self._state, self._reason = State.HALTED, str(error)
+                await self.close()
+                await _wait(stop, self._limits.halt_seconds)
             except (Retry, EngineError) as error:
                 self._state, self._reason = State.RETRYING, str(error)
                 await self.close()

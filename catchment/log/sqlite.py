@@ -32,7 +32,7 @@ from typing import TypeVar
 import xxhash
 
 from catchment.crash import crash_point
-from catchment.errors import Bug, CatchmentError, Fenced, Invalid, Retry
+from catchment.errors import Bug, CatchmentError, Corrupt, Fenced, Invalid, Retry
 from catchment.log.port import Message, OutMessage, Source
 from catchment.log.sole_member import SoleMember
 from catchment.log.sqlite_file import Connection, bear, named, transaction
@@ -160,9 +160,7 @@ class SqliteLog:
         """The offset that the next message will have."""
 
         def work(connection: sqlite3.Connection) -> int:
-            identity = self._partition_id(connection, topic, partition)
-            row = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (identity,)).fetchone()
-            return int(row[0])
+            return _next_offset(connection, self._partition_id(connection, topic, partition))
 
         return await self._read.run(work)
 
@@ -215,6 +213,12 @@ class SqliteLog:
             found.append(Message(topic, partition, offset, key, value, json.loads(headers)))
         # An unread cursor would hold its snapshot and keep the WAL from being checkpointed.
         cursor.close()
+        if not found and position > (end := _next_offset(connection, identity)):
+            raise Corrupt(
+                f"data is lost: position {position} was there, but the log ends at {end}: is it an older copy?",
+                topic=topic,
+                partition=partition,
+            )
         return found
 
     async def _wait(self, changed: asyncio.Event, seconds: float) -> None:
@@ -356,6 +360,11 @@ def _find_partition(connection: sqlite3.Connection, topic: str, partition: int) 
     if row is None:
         raise Invalid("no such topic or partition", topic=topic, partition=partition)
     return int(row[0]), int(row[1])
+
+
+def _next_offset(connection: sqlite3.Connection, identity: int) -> int:
+    row = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (identity,)).fetchone()
+    return int(row[0])
 
 
 def _bytes_in_use(connection: sqlite3.Connection) -> int:

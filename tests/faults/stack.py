@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -175,6 +176,12 @@ class Stack:
                 return error.read().decode().strip() or "not ready"
         except OSError as error:
             return f"does not answer: {error}"
+
+    def metric(self, role: str, name: str) -> float:
+        """The sum of a role's metric over its labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}(\{{| )", line))
 
     def wait_ready(self, *roles: str, seconds: float = 60.0) -> None:
         """Wait until roles are ready; fails at once when one ends by itself."""
