@@ -97,12 +97,12 @@ class Stack:
         file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()) + self._settings)
         return file
 
-    def start(self, *roles: str, crash_at: str = "", **changes: str) -> None:
-        """Start roles, each in a process group of its own; returns before they are ready."""
+    def start(self, *roles: str, crash_at: str = "", program: Sequence[str] = COMMAND, **changes: str) -> None:
+        """Start roles of a program, each in a process group of its own; returns before they are ready."""
         environment = {**os.environ, VARIABLE: crash_at}
         for role in roles:
             assert role not in self._processes, f"{role} runs already"
-            command = [*COMMAND, _COMMANDS[role], "--config", str(self.config(role, **changes))]
+            command = [*program, _COMMANDS[role], "--config", str(self.config(role, **changes))]
             with self.output(role).open("ab") as output:
                 self._processes[role] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
