@@ -1,6 +1,6 @@
 """The program as its next version: ``python -m tests.faults.next_version LANE[,LANE…] COMMAND …``.
 
-It writes, and reads, a version more of the named lanes, as a release does that changes their rows; all else is as it is.
+It writes, and reads, one more version of the named lanes, as after a change of their rows; all else is as it is.
 """
 
 from __future__ import annotations
