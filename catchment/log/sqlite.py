@@ -111,7 +111,9 @@ class SqliteLog:
 
         def work(connection: sqlite3.Connection) -> None:
             for topic, count in partitions.items():
-                added = connection.execute("INSERT OR IGNORE INTO topics VALUES (?, ?)", (topic, count)).rowcount
+                added = connection.execute(
+                    "INSERT OR IGNORE INTO topics (topic, partitions) VALUES (?, ?)", (topic, count)
+                ).rowcount
                 if added:
                     rows = [(topic, partition) for partition in range(count)]
                     connection.executemany("INSERT INTO partitions (topic, partition) VALUES (?, ?)", rows)
@@ -127,7 +129,7 @@ class SqliteLog:
 
         def work(connection: sqlite3.Connection) -> int:
             row = connection.execute(
-                "INSERT INTO sources VALUES (?, ?, ?, 1, NULL) "
+                "INSERT INTO sources (hop, topic, partition, epoch, position) VALUES (?, ?, ?, 1, NULL) "
                 "ON CONFLICT (hop, topic, partition) DO UPDATE SET epoch = epoch + 1 RETURNING epoch",
                 (source.hop, source.topic, source.partition),
             ).fetchone()
@@ -340,7 +342,7 @@ class SqliteWriter:
         identity, offset = _find_partition(connection, message.topic, partition)
         connection.execute("UPDATE partitions SET next_offset = next_offset + 1 WHERE id = ?", (identity,))
         connection.execute(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages (partition_id, offset, published_ns, key, headers, value) VALUES (?, ?, ?, ?, ?, ?)",
             (identity, offset, now_ns, message.key, headers, message.value),
         )
 
