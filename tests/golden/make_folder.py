@@ -48,7 +48,8 @@ def request(turn: int, born_ns: int) -> bytes:
         metric.sum.aggregation_temporality, metric.sum.is_monotonic = temporality, True
         point = metric.sum.data_points.add(as_int=value)
         point.start_time_unix_nano, point.time_unix_nano = born_ns + start * SECOND_NS, born_ns + turn * SECOND_NS
-    return message.SerializeToString()
+    body: bytes = message.SerializeToString()
+    return body
 
 
 def post(stack: Stack, body: bytes) -> None:
