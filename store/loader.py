@@ -21,6 +21,7 @@ while its predecessor is inserted; ``inserts_max`` inserts at once.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +39,7 @@ from store.position import Position
 from store.settle import Halted, Held, Settler, prepare
 
 HOP = "load"
-_BACKOFF_SECONDS = (0.1, 10.0)
+_BACKOFF_SECONDS = (0.1, 5.0)
 
 
 class State(Enum):
@@ -205,7 +206,7 @@ class _Partition:
             except (Retry, EngineError) as error:
                 self._state, self._reason = State.RETRYING, str(error)
                 await self.close()
-                await _wait(stop, delay)
+                await _wait(stop, delay * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
                 delay = min(2 * delay, delay_max)
 
     async def drain(self) -> int:
