@@ -33,7 +33,7 @@ class Forwarder:
         state: a connection of the forwarder's own.
         messages: the log.
         folder_id: of the collector's folder: names the source for ever.
-        region, prefix: of the topics.
+        place, prefix: of the topics: the zone that the collector stands in, or its region.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Forwarder:
         messages: Log,
         *,
         folder_id: str,
-        region: str,
+        place: str,
         prefix: str,
         limits: Limits,
         telemetry: Telemetry,
@@ -50,7 +50,7 @@ class Forwarder:
         self._state = state
         self._log = messages
         self._source = Source(f"forward-{folder_id}")
-        self._region = region
+        self._place = place
         self._prefix = prefix
         self._limits = limits
         self._telemetry = telemetry
@@ -141,7 +141,7 @@ class Forwarder:
 
     def _message(self, row: OutboxRow) -> OutMessage:
         return OutMessage(
-            topic=regional_topic(self._prefix, self._region, row.lane),
+            topic=regional_topic(self._prefix, self._place, row.lane),
             key=row.key,
             value=row.value,
             headers={
