@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from aggregators.aggregator import Aggregator, AggregatorConfig
@@ -21,15 +20,9 @@ from catchment.log.port import OutMessage, Source
 from tests.faults.stack import Stack, wait_until
 from tests.integration.fleet import REGION, counter_row, envelope, message, read_all, totals_row, until
 from tests.integration.store_support import envelope_bytes, metric_row
-from tests.kafka.broker import Broker
+from tests.kafka.support import administer, run
 
 STORE = "store"
-
-
-@pytest.fixture
-def settings(kafka_broker: Broker) -> KafkaSettings:
-    """A new log."""
-    return KafkaSettings((kafka_broker.plain,), f"lost-{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture
@@ -43,29 +36,12 @@ def stack(tmp_path: Path, settings: KafkaSettings) -> Iterator[Stack]:
         yield running
 
 
-def on(settings: KafkaSettings, work: Callable[[KafkaLog], Awaitable[None]]) -> None:
-    """Do something with the log, within a time limit."""
-
-    async def limited() -> None:
-        log = KafkaLog(settings)
-        try:
-            await asyncio.wait_for(work(log), 60)
-        finally:
-            await log.close()
-
-    asyncio.run(limited())
-
-
 async def delete_all(log: KafkaLog, settings: KafkaSettings, topic: str, partition: int) -> int:
     """What retention does to a partition; returns the first offset that is left."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=list(settings.brokers))
-    await admin.start()
-    try:
-        end = await log.end_offset(topic, partition)
-        await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(end)})
-        return end
-    finally:
-        await admin.close()
+    end = await log.end_offset(topic, partition)
+    place = TopicPartition(topic, partition)
+    await administer(settings, lambda admin: admin.delete_records({place: RecordsToDelete(end)}))
+    return end
 
 
 async def move_position(settings: KafkaSettings, source: Source, offset: int) -> None:
@@ -105,12 +81,12 @@ def test_the_store_answers_queries_while_a_partition_has_lost_data(stack: Stack,
     def points() -> int:
         return int(stack.rows("SELECT sum(c.points) AS found FROM metrics_cluster_1m AS c")[0]["found"])
 
-    on(settings, before)
+    run(settings, before)
     stack.start(STORE)
     stack.wait_ready(STORE)
     wait_until(lambda: points() == 2, "the first messages are loaded")
     stack.stop(STORE)
-    on(settings, meanwhile)
+    run(settings, meanwhile)
     stack.start(STORE)
     wait_until(lambda: f"{topic}/1 is halted" in stack.reasons(STORE), "one partition is halted")
     wait_until(lambda: points() == 112, "the other partition is loaded")
@@ -157,4 +133,4 @@ def test_an_aggregator_goes_on_where_somebody_put_it(settings: KafkaSettings) ->
         stop.set()
         await running
 
-    on(settings, work)
+    run(settings, work)
