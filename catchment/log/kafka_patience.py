@@ -57,12 +57,14 @@ class Patience:
             found = await connect()
         finally:
             # Also where it was cancelled: what takes so long does not answer.
+            now = asyncio.get_running_loop().time()
             if found is not None:
                 broker.failures = 0
-            else:
+            elif now >= broker.again or not broker.failures:
+                # Connections that fail side by side are one failure.
                 pause = min(_PAUSE_SECONDS_MIN * 2 ** min(broker.failures, 20), _PAUSE_SECONDS_MAX)
                 broker.failures += 1
-                broker.again = asyncio.get_running_loop().time() + pause * random.uniform(0.5, 1.0)  # noqa: S311
+                broker.again = now + pause * random.uniform(0.5, 1.0)  # noqa: S311
         return found
 
 
