@@ -3,6 +3,7 @@
 Rules:
 
 1. One task per partition; a partition's messages go one at a time, in order, so that its ledger holds one open intent.
+   A partition that is added to a topic is taken up within ``look_seconds``.
 2. Per message: judge → (intent → insert → done). What the ledger says is done is skipped; the log's own position is
    only where to begin to read, so it may follow late and is published once per batch.
 3. A message that cannot be read, or that the engine refuses for what it is, is quarantined by name: its bytes in a
@@ -21,6 +22,7 @@ while its predecessor is inserted; ``inserts_max`` inserts at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -72,6 +74,7 @@ class LoaderLimits:
     poll_bytes_max: int = 64 << 20
     poll_wait_seconds: float = 0.5
     halt_seconds: float = 10.0
+    look_seconds: float = 30.0
     inserts_max: int = 2
 
 
@@ -104,6 +107,7 @@ class Loader:
         self._settler = Settler(engine, ledger, quarantine_folder, clock)
         self._ledger = ledger
         self._partitions: list[_Partition] = []
+        self._slots = asyncio.Semaphore(self._limits.inserts_max)
         self._executor = ThreadPoolExecutor(2 * self._limits.inserts_max, thread_name_prefix="load")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -118,8 +122,11 @@ class Loader:
             await self._open()
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    for partition in self._partitions:
-                        tasks.create_task(partition.run(stop))
+                    running = {tasks.create_task(partition.run(stop)) for partition in self._partitions}
+                    while running:
+                        _, running = await asyncio.wait(running, timeout=self._limits.look_seconds)
+                        if running and not stop.is_set():
+                            running |= {tasks.create_task(partition.run(stop)) for partition in await self._added()}
             finally:
                 await self._close()
 
@@ -150,12 +157,28 @@ class Loader:
         self._executor.shutdown(wait=True)
 
     async def _open(self) -> None:
-        slots = asyncio.Semaphore(self._limits.inserts_max)
+        self._slots = asyncio.Semaphore(self._limits.inserts_max)
         self._partitions = [
-            _Partition(self._log, self._settler, self._ledger, topic, number, self._limits, self._executor, slots)
+            self._partition(topic, number)
             for topic in self._topics
             for number in range(await self._log.partitions(topic))
         ]
+
+    async def _added(self) -> list[_Partition]:
+        """Partitions that were added to topics since."""
+        known = {(status.topic, status.partition) for status in self.status()}
+        added = []
+        for topic in self._topics:
+            # What is wrong with the log the partitions say themselves.
+            with contextlib.suppress(Retry, Corrupt, Invalid):
+                numbers = range(await self._log.partitions(topic))
+                added += [self._partition(topic, number) for number in numbers if (topic, number) not in known]
+        self._partitions += added
+        return added
+
+    def _partition(self, topic: str, number: int) -> _Partition:
+        limits, slots = self._limits, self._slots
+        return _Partition(self._log, self._settler, self._ledger, topic, number, limits, self._executor, slots)
 
     async def _close(self) -> None:
         for partition in self._partitions:
