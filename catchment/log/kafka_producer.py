@@ -19,6 +19,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from catchment.crash import crash_point
+from catchment.log.kafka_patience import Patience, patient
 from catchment.log.kafka_settings import KafkaSettings
 
 _BATCH_BYTES_MAX = 1 << 20
@@ -53,7 +54,7 @@ class Producer:
         self._is_stopped = False
 
     @classmethod
-    async def start(cls, settings: KafkaSettings, arguments: dict[str, Any], name: str) -> Producer:
+    async def start(cls, settings: KafkaSettings, arguments: dict[str, Any], name: str, patience: Patience) -> Producer:
         """Become the one producer of that name: its predecessor is fenced, and its transaction has ended, one way or
         the other.
 
@@ -69,6 +70,7 @@ class Producer:
             max_batch_size=_BATCH_BYTES_MAX,
             max_request_size=settings.message_bytes_max,
         )
+        patient(raw.client, patience)
         producer = cls(settings, raw)
         try:
             async with asyncio.timeout(settings.start_seconds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -101,12 +102,12 @@ class Stack:
         file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()) + self._settings)
         return file
 
-    def start(self, *roles: str, crash_at: str = "", **changes: str) -> None:
-        """Start roles, each in a process group of its own; returns before they are ready."""
+    def start(self, *roles: str, crash_at: str = "", program: Sequence[str] = COMMAND, **changes: str) -> None:
+        """Start roles of a program, each in a process group of its own; returns before they are ready."""
         environment = {**os.environ, VARIABLE: crash_at}
         for role in roles:
             assert role not in self._processes, f"{role} runs already"
-            command = [*COMMAND, self._commands[role], "--config", str(self.config(role, **changes))]
+            command = [*program, self._commands[role], "--config", str(self.config(role, **changes))]
             with self.output(role).open("ab") as output:
                 self._processes[role] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
@@ -180,6 +181,12 @@ class Stack:
                 return error.read().decode().strip() or "not ready"
         except OSError as error:
             return f"does not answer: {error}"
+
+    def metric(self, role: str, name: str) -> float:
+        """The sum of a role's metric over its labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}(\{{| )", line))
 
     def wait_ready(self, *roles: str, seconds: float = 60.0) -> None:
         """Wait until roles are ready; fails at once when one ends by itself."""
