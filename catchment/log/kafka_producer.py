@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -100,6 +100,9 @@ class Producer:
                 for written in await self._send(chunk):
                     ends[written.topic, written.partition] = written.offset + 1
             await moving
+        except IllegalOperation as error:
+            # Only the next step is told that the transaction is over; why, was told to what was under way.
+            raise self._failure() from error
         finally:
             moving.cancel()
         crash_point("log.appended")
@@ -156,6 +159,15 @@ class Producer:
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds):
                 await self._raw.client.close()
+        # Fenced while it stopped, aiokafka has made a new future for an error that nobody waits for any more.
+        self._hush()
+
+    def _failure(self) -> BaseException:
+        """What ended the transaction."""
+        waiter = self._raw._txn_manager._transaction_waiter
+        is_told = waiter is not None and waiter.done() and not waiter.cancelled()
+        failure: BaseException | None = waiter.exception() if is_told else None
+        return failure or KafkaError("the transaction is over")
 
     def _hush(self) -> None:
         """aiokafka gives one error to several futures, and asyncio complains of those that nobody looked at."""

@@ -14,7 +14,7 @@ from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSasl, KafkaSettings, KafkaTls
 from catchment.log.port import Source
 from tests.contract.log_contract import numbered, read_all
-from tests.kafka.broker import PASSWORD, USER, Broker, require_jars
+from tests.kafka.broker import PASSWORD, USER, Broker
 from tests.kafka.support import administer
 
 PREFIX = "acl"
@@ -28,7 +28,6 @@ _LITERAL, _PREFIXED, _ALLOW = 3, 4, 3
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker on which the user of SASL may do nothing, and whoever comes without is the operator."""
-    require_jars()
     broker = Broker(tmp_path)
     with (tmp_path / "server.properties").open("a") as properties:
         properties.write("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n")

@@ -172,6 +172,23 @@ def test_a_publisher_killed_over_and_over(settings: KafkaSettings, prefix: str) 
     run(settings, check)
 
 
+def test_fenced_in_the_middle_of_sending_is_fenced(settings: KafkaSettings, prefix: str) -> None:
+    """A writer that is told while it still sends, to topics it must ask for first, is fenced like any other."""
+    topics = [f"{prefix}.t{number}" for number in range(8)]
+
+    async def body(log: KafkaLog) -> None:
+        await log.create_topics(dict.fromkeys(topics, 1))
+        for number in range(5):
+            first, second = await log.writer(Source("hop")), await log.writer(Source("hop"))
+            with pytest.raises(Fenced):
+                await first.publish([OutMessage(topic, "", b"x") for topic in topics], number)
+            await second.publish([], number)
+            await asyncio.gather(first.close(), second.close())
+        assert [len(await read_all(log, topic, 0)) for topic in topics] == [0] * len(topics)
+
+    run(settings, body)
+
+
 def test_a_fenced_writer_closes_soon(settings: KafkaSettings) -> None:
     """Fenced or not, closing takes less than a second while the broker is there, also the second time."""
 
