@@ -127,13 +127,14 @@ class _Batch:
 
 
 class Aggregator:
-    """Runs every input partition of one config on one log."""
+    """Runs every input partition of one config on one log. ``trouble``: why it could not join yet, the last time."""
 
     def __init__(self, log: Log, config: AggregatorConfig) -> None:
         self._log = log
         self._config = config
         self._status: dict[tuple[str, int], PartitionStatus] = {}
         self._joined = False
+        self.trouble = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then drain, leave the group and return.
@@ -211,6 +212,7 @@ class Aggregator:
                 await self._log.create_topics(self._config.topics)
                 return await self._log.join(self._hop, sorted(self._config.input_topics.values()))
             except Retry as error:
+                self.trouble = f"the log does not answer: {error}"
                 _log.warning("cannot create topics and join yet: %s", error)
                 if await self._pause(attempt, stop):
                     raise

@@ -166,10 +166,11 @@ class Stack:
         return path.read_text("utf-8", "replace")[-4000:] if path.exists() else ""
 
     def reasons(self, role: str) -> str:
-        """Why a role is not ready; "" when it is."""
+        """Why a role is not ready, or is but has something that does not flow on; "" when all is well."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/readyz", timeout=5):
-                return ""
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/readyz", timeout=5) as answer:
+                said = str(answer.read().decode().strip())
+                return "" if said == "ok" else said
         except urllib.error.HTTPError as error:
             with error:
                 return error.read().decode().strip() or "not ready"
