@@ -39,7 +39,8 @@ def status(url: str | None, interval_seconds: float, config_file: Path | None, a
         for role, values in table.items():
             click.echo(role)
             for meaning, value in values.items():
-                click.echo(f"  {value:>14,.1f}  {meaning}")
+                digits = 3 if meaning.endswith("_ratio") else 1
+                click.echo(f"  {value:>14,.{digits}f}  {meaning}")
         for said in stalled:
             click.echo(f"stalled: {said}")
         for reason in reasons:

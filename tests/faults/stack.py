@@ -262,6 +262,10 @@ class Stack:
             rows = database.execute("SELECT topic, next_offset FROM partitions WHERE partition = 0").fetchall()
         return {topic: end for topic, end in rows if topic in topics and end}
 
+    def status_address(self, role: str) -> str:
+        """Where a role says how it is."""
+        return f"127.0.0.1:{self._status[role]}"
+
     def addresses(self, role: str) -> list[tuple[str, int]]:
         """A role's addresses as (key below ``listen``, port)."""
         return [*self.ports.items(), ("status", self._status[role])]
