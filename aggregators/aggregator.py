@@ -22,15 +22,17 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aggregators.dead_letters import bury, dropped
+from aggregators.destinations import Destination, to_globe
 from aggregators.rollup import ROWS_MAX, encode_bounded, roll_up
-from catchment.columns import EDGE_LANES, GLOBAL_LANES, dead_letter_topic, global_topic, regional_topic
+from catchment.columns import EDGE_LANES, dead_letter_topic, regional_topic
 from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE, Envelope, decode
 from catchment.errors import Bug, Fenced, Invalid, Retry, TooNew
 from catchment.log.port import Assignment, Log, Membership, Message, OutMessage, Source, Writer
+from catchment.reach import Reach
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +43,9 @@ _IDLE_SECONDS = 0.5  # how long a stop may go unnoticed by a poll that waits
 class AggregatorConfig:
     """One aggregator.
 
-    ``region``: names the positions (hop ``rollup-<region>``) and the dead-letter topic.
-    ``inputs``: lane -> topic read; by default the region's edge lanes.
-    ``outputs``: lane -> topic written; by default the global ones. A lane that is not here is not made, so a zone's
-        aggregator maps the edge lanes to its region's topics, and a large fleet's region leaves out metrics_cluster.
+    ``place``: a region or a zone: whose log is read. Names the positions (hop ``rollup-<place>``) and the dead letters.
+    ``destinations``: who gets the roll-ups; the globe unless given. All that one publish brings goes to all of them.
+    ``region``: of drops that are counted here; the place unless given.
     ``partitions``: of topics that do not exist yet.
     ``linger_seconds``: how long a first message waits for more; longer means larger and fewer global messages.
     ``batch_bytes_max``: encoded input of one roll-up (8 MiB is about 150,000 rows).
@@ -53,10 +54,10 @@ class AggregatorConfig:
     ``drain_seconds``: how long a stop may go on rolling up what is there.
     """
 
-    region: str
+    place: str
     prefix: str = "catchment"
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    destinations: tuple[Destination, ...] = ()
+    region: str = ""
     partitions: int = 1
     linger_seconds: float = 1.0
     batch_bytes_max: int = 8 << 20
@@ -69,22 +70,32 @@ class AggregatorConfig:
     @property
     def input_topics(self) -> Mapping[str, str]:
         """Lane → topic read."""
-        return self.inputs or {lane: regional_topic(self.prefix, self.region, lane) for lane in EDGE_LANES}
+        return {lane: regional_topic(self.prefix, self.place, lane) for lane in EDGE_LANES}
 
     @property
-    def output_topics(self) -> Mapping[str, str]:
-        """Lane → topic written."""
-        return self.outputs or {lane: global_topic(self.prefix, lane) for lane in GLOBAL_LANES}
+    def outputs(self) -> tuple[Destination, ...]:
+        """The destinations in force."""
+        return self.destinations or (to_globe(self.prefix),)
+
+    @property
+    def lanes(self) -> frozenset[str]:
+        """The tables that some destination takes."""
+        return frozenset(lane for output in self.outputs for lane in output.topics)
+
+    @property
+    def reach(self) -> Reach:
+        """Cluster rows that do not get so far go nowhere from here."""
+        return next(reach for reach in Reach if any(output.reach is reach for output in self.outputs))
 
     @property
     def dead_letters(self) -> str:
         """The topic of what cannot be read."""
-        return dead_letter_topic(self.prefix, self.region)
+        return dead_letter_topic(self.prefix, self.place)
 
     @property
     def topics(self) -> dict[str, int]:
         """Every topic that is needed, with its partitions if it has to be created."""
-        names = [*self.input_topics.values(), *self.output_topics.values()]
+        names = [*self.input_topics.values(), *(topic for to in self.outputs for topic in to.topics.values())]
         return {**dict.fromkeys(names, self.partitions), self.dead_letters: 1}
 
 
@@ -169,7 +180,7 @@ class Aggregator:
     @property
     def _hop(self) -> str:
         """What this aggregator's positions are kept under, and its group."""
-        return f"rollup-{self._config.region}"
+        return f"rollup-{self._config.place}"
 
     async def _take(
         self, assigned: Assignment, running: dict[tuple[str, int], asyncio.Task[None]], stop: asyncio.Event
@@ -310,17 +321,23 @@ class Aggregator:
                 _log.error("dead letter: %s/%d@%d: %s", message.topic, message.partition, message.offset, error)
                 topic = config.dead_letters
                 letters.append(bury(message, error, log_id=self._log.log_id, topic=topic, now_ns=now_ns))
-                envelopes.append(dropped(message, lane=lane, region=config.region, producer=producer, now_ns=now_ns))
+                region = config.region or config.place
+                envelopes.append(dropped(message, lane=lane, region=region, producer=producer, now_ns=now_ns))
             except TooNew as error:
                 held = error
                 break
             position = message.offset + 1
         rolled = roll_up(
-            envelopes, producer=producer, sequence=position, lanes=config.output_topics.keys(), rows_max=config.rows_max
+            envelopes,
+            producer=producer,
+            sequence=position,
+            lanes=config.lanes,
+            reach=config.reach,
+            rows_max=config.rows_max,
         )
         encoded = [pair for output in rolled for pair in encode_bounded(output, config.message_bytes_max)]
         return _Batch(
-            messages=[*(self._message(envelope, data) for envelope, data in encoded), *letters],
+            messages=[*(each for envelope, data in encoded for each in self._messages(envelope, data)), *letters],
             position=position,
             rows_in=sum(envelope.rows.num_rows for envelope in envelopes),
             rows_out=sum(envelope.rows.num_rows for envelope, _ in encoded),
@@ -328,7 +345,8 @@ class Aggregator:
             held=held,
         )
 
-    def _message(self, envelope: Envelope, data: bytes) -> OutMessage:
+    def _messages(self, envelope: Envelope, data: bytes) -> list[OutMessage]:
+        """The envelope as a message to each destination that takes it."""
         header = envelope.header
         headers = {
             "content-type": CONTENT_TYPE,
@@ -337,7 +355,8 @@ class Aggregator:
             "producer": header.producer,
             "sequence": str(header.sequence),
         }
-        return OutMessage(self._config.output_topics[header.lane], f"{header.tenant}/{header.region}", data, headers)
+        topics = [topic for to in self._config.outputs if (topic := to.topic_of(header)) is not None]
+        return [OutMessage(topic, f"{header.tenant}/{self._config.place}", data, headers) for topic in topics]
 
     async def _publish(self, writer: Writer, status: PartitionStatus, batch: _Batch) -> None:
         if batch.position == status.position and not batch.messages:

@@ -5,7 +5,8 @@ Rules:
 1. One tenant and one region per output, as in every envelope; outputs come sorted by tenant, region and lane.
 2. Cluster rows of metrics go out twice: merged as they are (``metrics_cluster``), and without the cluster
    (``metrics_region``). All other lanes are merged and go out as they are. Lanes that nobody asked for stay here: a
-   zone's aggregator sends on cluster rows only, a large fleet's region sends on region rows only.
+   zone's aggregator makes no region rows. Cluster rows of each reach go out apart; those that do not get as far as to
+   anybody only become part of region rows.
 3. Σ points in = Σ points out for either table, else `Bug`: nothing is published that does not add up.
 4. An output's digest is the Σ of its inputs' digests mod 2^64. Where rows are split over several outputs the first
    carries it, so that digests add up over messages.
@@ -18,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from catchment.algebra.text import compact
 from catchment.columns import GLOBAL_LANES, LANES, METRICS_REGION
 from catchment.envelope import Envelope, Header, encode, seal
 from catchment.errors import Bug
+from catchment.reach import Reach
 
 ROWS_MAX = 500_000
 
@@ -39,6 +41,7 @@ def roll_up(
     producer: str,
     sequence: int,
     lanes: Collection[str] = GLOBAL_LANES,
+    reach: Reach = Reach.CLUSTER,
     rows_max: int = ROWS_MAX,
 ) -> list[Envelope]:
     """Merge the envelopes of one partition.
@@ -48,6 +51,7 @@ def roll_up(
         producer: the log and partition that were read, as text; further parts of one table get "/1", "/2" … behind it.
         sequence: the input position that the outputs are published with.
         lanes: the tables to make.
+        reach: cluster rows that do not get so far are not made.
         rows_max: most rows of one output.
 
     Raises:
@@ -65,9 +69,10 @@ def roll_up(
             inputs = by_lane[lane]
             if not inputs:
                 continue
-            merged = list(_merged(lane, inputs, lanes))
-            wanted = [_sealed(each, inputs, producer, sequence) for each in merged if each.lane in lanes]
-            sealed[lane] = [part for whole in wanted for part in _cut(whole, rows_max)]
+            merged = _merged_metrics(inputs, lanes) if lane == "metrics_cluster" else _merged(lane, inputs, lanes)
+            wanted = [each for each in merged if each.lane in lanes and each.reach.gets_to(reach)]
+            wholes = [_sealed(each, inputs[0].header, producer, sequence) for each in wanted]
+            sealed[lane] = [part for whole in wholes for part in _cut(whole, rows_max)]
             by_lane["drops"] += [drops for each in merged for drops in _overflows(each, inputs[0].header)]
         outputs += [output for lane in sorted(sealed) for output in sealed[lane]]
     return outputs
@@ -86,37 +91,63 @@ def encode_bounded(envelope: Envelope, bytes_max: int) -> list[tuple[Envelope, b
 
 @dataclass(frozen=True)
 class _Merged:
-    """A table of the next tier, and those of its rows whose sums overflowed in this merge."""
+    """A table of the next tier, with what its inputs say together; and its rows whose sums overflowed in this merge."""
 
     lane: str
     rows: pa.Table
     overflowed: pa.Table
+    policy_version: str
+    digest: int
+    reach: Reach = Reach.GLOBAL
 
 
-def _merged(lane: str, inputs: list[Envelope], lanes: Collection[str]) -> Iterator[_Merged]:
-    """The tables that the rows of one lane become; one that nobody asked for comes only with what overflowed in it."""
+def _merged(lane: str, inputs: list[Envelope], lanes: Collection[str], reach: Reach = Reach.GLOBAL) -> list[_Merged]:
+    """The table that the rows of one lane become, if they are asked for."""
     rows = pa.concat_tables([envelope.rows for envelope in inputs])
-    if not rows.num_rows or not (lane in lanes or lane == "metrics_cluster"):
-        return
-    points = sum(envelope.header.totals.points for envelope in inputs)
-    merged = _checked(merge(rows, LANES[lane].columns), lane, points)
-    yield _Merged(lane, merged, overflowed(rows, merged, LANES[lane].columns))
-    if lane == "metrics_cluster" and "metrics_region" in lanes:
-        region = _checked(to_region(merged), "metrics_region", points)
-        yield _Merged("metrics_region", region, overflowed(merged, region, METRICS_REGION))
+    if not rows.num_rows or lane not in lanes:
+        return []
+    merged = _checked(merge(rows, LANES[lane].columns), lane, _points(inputs))
+    digest = sum(envelope.header.totals.digest for envelope in inputs) % 2**64
+    version = max(envelope.header.policy_version for envelope in inputs)
+    return [_Merged(lane, merged, overflowed(rows, merged, LANES[lane].columns), version, digest, reach)]
 
 
-def _sealed(merged: _Merged, inputs: list[Envelope], producer: str, sequence: int) -> Envelope:
-    header = inputs[0].header
+def _merged_metrics(inputs: list[Envelope], lanes: Collection[str]) -> list[_Merged]:
+    """The tables that cluster rows become: one for each reach, and the region's of them all."""
+    of_reach = {reach: [each for each in inputs if each.header.reach == reach] for reach in Reach}
+    clusters = [
+        merged
+        for reach, some in of_reach.items()
+        if some
+        for merged in _merged("metrics_cluster", some, {"metrics_cluster"}, reach)
+    ]
+    if not clusters or "metrics_region" not in lanes:
+        return clusters
+    rows = pa.concat_tables([cluster.rows for cluster in clusters])
+    region = _checked(to_region(rows), "metrics_region", _points(inputs))
+    version = max(cluster.policy_version for cluster in clusters)
+    digest = sum(cluster.digest for cluster in clusters) % 2**64
+    return [
+        *clusters,
+        _Merged("metrics_region", region, overflowed(rows, region, METRICS_REGION), version, digest),
+    ]
+
+
+def _points(inputs: list[Envelope]) -> int:
+    return sum(envelope.header.totals.points for envelope in inputs)
+
+
+def _sealed(merged: _Merged, header: Header, producer: str, sequence: int) -> Envelope:
     return seal(
         merged.lane,
         merged.rows,
         tenant=header.tenant,
         region=header.region,
-        producer=producer,
+        producer=producer if merged.reach is Reach.GLOBAL else f"{producer}/{merged.reach}",
         sequence=sequence,
-        policy_version=max(envelope.header.policy_version for envelope in inputs),
-        digest=sum(envelope.header.totals.digest for envelope in inputs) % 2**64,
+        policy_version=merged.policy_version,
+        digest=merged.digest,
+        reach=merged.reach,
     )
 
 
@@ -160,6 +191,7 @@ def _cut(envelope: Envelope, rows_max: int) -> list[Envelope]:
             sequence=header.sequence,
             policy_version=header.policy_version,
             digest=0 if number else header.totals.digest,
+            reach=Reach(header.reach),
         )
         parts.append(part)
     return parts

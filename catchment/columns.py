@@ -208,6 +208,11 @@ def global_topic(prefix: str, lane: str) -> str:
     return f"{prefix}.global.{lane}"
 
 
+def store_topic(prefix: str, region: str, lane: str) -> str:
+    """The topic that a region's own store loads a table from."""
+    return f"{prefix}.{region}.store.{lane}"
+
+
 def dead_letter_topic(prefix: str, region: str) -> str:
     """The topic that holds what a region could not read."""
     return f"{prefix}.{region}.dead-letter"

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from catchment.config_kafka import Kafka
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
+from catchment.reach import Reach
 from catchment.setting import setting
 from catchment.units import Address
 
@@ -44,6 +46,8 @@ class Profile(Enum):
     AGGREGATOR = "aggregator"
     STORE = "loader"
 
+
+GLOBE = "global"  # the name of the place above all regions
 
 # Where a default depends on the profile. One process for everything can afford fresh; a fleet cannot.
 PROFILE_DEFAULTS: Mapping[Profile, Mapping[str, str]] = {
@@ -89,6 +93,7 @@ class MetricPolicy:
     drop_metric: bool = setting(
         False, "drop the whole metric", consequence="its points are counted as dropped by policy"
     )
+    reach: Reach | None = setting(None, "how far its cluster rows go: cluster, region or global; else policies.reach")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,11 @@ class Policies:
         DEFAULT_DROP,
         "globs of attributes that no series keeps",
         consequence="streams that differ in these only become one series",
+    )
+    reach: Reach = setting(
+        Reach.GLOBAL,
+        "how far cluster rows go: cluster, region (a store of its own) or global; region rows always go to the globe",
+        consequence="SQL of the globe has rows of regions only, not of single clusters, for what does not go so far",
     )
     metrics: tuple[MetricPolicy, ...] = setting((), "exceptions per metric")
 
@@ -146,72 +156,6 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
-class KafkaTls:
-    """TLS to the brokers. The files are read again for every new connection of a writer."""
-
-    enabled: bool = setting(False, "whether to use TLS; also on where a file is given")
-    ca: Path | None = setting(None, "PEM file of the authorities to trust; the system's unless given")
-    cert: Path | None = setting(None, "PEM file of our own certificate, for mutual TLS")
-    key: Path | None = setting(None, "PEM file of its key, not encrypted")
-
-    @property
-    def is_on(self) -> bool:
-        """Whether to use TLS."""
-        return self.enabled or any(file is not None for file in (self.ca, self.cert, self.key))
-
-
-@dataclass(frozen=True)
-class KafkaSasl:
-    """Who we are to the brokers."""
-
-    mechanism: str = setting("", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none")
-    username: str = setting("", "the user")
-    password: str = setting("", "the password, such as ${file:/run/secrets/kafka}", secret=True)
-
-
-@dataclass(frozen=True)
-class Kafka:
-    """The log on Kafka instead of the embedded one. Names and partitions are those of ``log``."""
-
-    brokers: tuple[str, ...] = setting((), "host:port of some brokers; empty: the embedded log")
-    tls: KafkaTls = setting(factory=KafkaTls, text="TLS to the brokers")
-    sasl: KafkaSasl = setting(factory=KafkaSasl, text="who we are to the brokers")
-    replication_factor: int = setting(
-        3,
-        "replicas of a topic that does not exist yet; a write needs all of them but one",
-        unit="replicas",
-        least=1,
-        most=15,
-    )
-    retention_seconds: float = setting(
-        7 * 86_400.0,
-        "how long a topic that does not exist yet keeps messages, consumed or not; 0s for ever, as dead letters are",
-        unit="seconds",
-        consequence="a reader further behind has lost data; it says so and stops",
-        least=0,
-        key="retention",
-    )
-    transaction_timeout_seconds: float = setting(
-        20.0,
-        "how long one publish may take; the broker's transaction.max.timeout.ms must not be below it",
-        unit="seconds",
-        consequence="the publish is done anew; readers wait for so long for a writer that died",
-        least=2,
-        most=900,
-        key="transaction_timeout",
-    )
-    session_timeout_seconds: float = setting(
-        10.0,
-        "how long an aggregator may give no sign of life; brokers have bounds, group.min.session.timeout.ms is 6 s",
-        unit="seconds",
-        consequence="its partitions are taken over by the other aggregators of its region",
-        least=1,
-        most=300,
-        key="session_timeout",
-    )
-
-
-@dataclass(frozen=True)
 class Aggregator:
     """The roll-up of a region."""
 
@@ -223,6 +167,25 @@ class Aggregator:
         least=0,
         most=300,
         key="linger",
+    )
+    to: str = setting(
+        "",
+        "where roll-ups go: global, or the name of the place whose aggregator takes them; unless given, a zone's go to "
+        "its region and a region's to the globe",
+    )
+    region_store: bool = setting(
+        False,
+        "whether they go to the region's own store besides; it holds all rows of the region but those of reach cluster",
+    )
+
+
+@dataclass(frozen=True)
+class Store:
+    """The tables."""
+
+    scope: Reach = setting(
+        Reach.GLOBAL,
+        "whose rows: global, or region for the region's own store, which has cluster rows that the globe's does not",
     )
 
 
@@ -252,6 +215,11 @@ class Config:
         Path("catchment-data"), "the folder that holds all state; one process, or one `up`, owns it at a time"
     )
     region: str = setting("local", "the region, [a-z0-9-]{1,40}")
+    zone: str = setting(
+        "",
+        "a place between cluster and region, named as a region is: its collectors send to its aggregator, which sends "
+        "on to the region's; empty for none",
+    )
     cluster: Cluster = setting(factory=Cluster, text="the collector's own cluster")
     resolution_seconds: int = setting(
         60,
@@ -280,7 +248,8 @@ class Config:
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
     log: LogSettings = setting(factory=LogSettings, text="the log between the tiers")
     kafka: Kafka = setting(factory=Kafka, text="the log on Kafka instead of the embedded one")
-    aggregator: Aggregator = setting(factory=Aggregator, text="the roll-up of the region")
+    aggregator: Aggregator = setting(factory=Aggregator, text="the roll-up of the region, or of the zone")
+    store: Store = setting(factory=Store, text="the tables")
     sql: Sql = setting(factory=Sql, text="who may ask")
     telemetry: Telemetry = setting(factory=Telemetry, text="observing Catchment itself")
 
@@ -289,12 +258,18 @@ class Config:
         """The folder of the embedded log."""
         return self.log.path or self.data_dir / "log"
 
+    @property
+    def place(self) -> str:
+        """Whose log collectors send to and an aggregator reads: the zone's if there is one, else the region's."""
+        return self.zone or self.region
+
     def for_collector(self) -> CollectorConfig:
         """The collector's view."""
         return CollectorConfig(
             folder=self.data_dir / "collector",
             log_dir=self.log_dir,
             region=self.region,
+            place=self.place,
             cluster=self.cluster,
             resolution_seconds=self.resolution_seconds,
             flush_seconds=self.flush_seconds,
@@ -312,6 +287,9 @@ class Config:
         return AggregatorConfig(
             log_dir=self.log_dir,
             region=self.region,
+            place=self.place,
+            to=self.aggregator.to or (self.region if self.zone else GLOBE),
+            region_store=self.aggregator.region_store,
             linger_seconds=self.aggregator.linger_seconds,
             limits=self.limits,
             log=self.log,
@@ -323,6 +301,7 @@ class Config:
         return StoreConfig(
             folder=self.data_dir / "store",
             log_dir=self.log_dir,
+            region=self.region if self.store.scope is Reach.REGION else None,
             listen_sql=self.listen.sql,
             sql=self.sql,
             retention=self.retention,
@@ -339,6 +318,7 @@ class CollectorConfig:
     folder: Path
     log_dir: Path
     region: str
+    place: str
     cluster: Cluster
     resolution_seconds: int
     flush_seconds: float
@@ -357,6 +337,9 @@ class AggregatorConfig:
 
     log_dir: Path
     region: str
+    place: str
+    to: str
+    region_store: bool
     linger_seconds: float
     limits: Limits
     log: LogSettings
@@ -365,10 +348,11 @@ class AggregatorConfig:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """What the store is told; the meaning of each field is `Config`'s."""
+    """What the store is told; the meaning of each field is `Config`'s. ``region`` is None for the globe's store."""
 
     folder: Path
     log_dir: Path
+    region: str | None
     listen_sql: Address
     sql: Sql
     retention: Retention

@@ -11,6 +11,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,6 +125,10 @@ def _scalar(kind: Any, text: str, meaning: Meaning, path: str) -> Any:
         if not text:
             raise _FaultError("expected a path")
         return Path(text)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        if text not in {choice.value for choice in kind}:
+            raise _FaultError(f"expected one of {', '.join(choice.value for choice in kind)}")
+        return kind(text)
     try:
         if kind is Address:
             return address_of(text)
@@ -179,6 +184,8 @@ def _plain(value: Any, meaning: Meaning, reveal: bool) -> Any:
         return dict(value)
     if isinstance(value, Path | Address):
         return str(value)
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if meaning.unit == "seconds":

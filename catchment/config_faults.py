@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from catchment.config import Config, Kafka, Policies
+from catchment.config import GLOBE, Config, Policies, Profile
+from catchment.config_kafka import Kafka
 from catchment.identity import canonical_attributes
 from catchment.limits import Limits
+from catchment.reach import Reach
 from catchment.units import Address
 
 REGION = re.compile(r"[a-z0-9-]{1,40}")
@@ -33,7 +35,7 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         "region",
         f"{config.region!r} is not a region's name; expected 1 to 40 of a-z, 0-9 and -",
     )
-    check(config.region != "global", "region", "'global' is reserved for the topics of the global tier")
+    check(config.region != GLOBE, "region", "'global' is reserved for the topics of the global tier")
     check(
         bool(CLUSTER_NAME.fullmatch(config.cluster.name)),
         "cluster.name",
@@ -66,6 +68,7 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         "log.path",
         "kafka.brokers are given, so there is no embedded log; remove one of them",
     )
+    faults.extend(_place_faults(config))
     faults.extend(_kafka_faults(config.kafka))
     faults.extend(_address_faults(config))
     faults.extend(_policy_faults(config.policies))
@@ -81,6 +84,37 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         "telemetry.log_level",
         f"{config.telemetry.log_level!r} is no level; expected debug, info, warning or error",
     )
+    return faults
+
+
+def place_faults_of(config: Config, profile: Profile) -> list[tuple[str, str]]:
+    """Faults of one process that is all tiers: what its aggregator writes its store must read."""
+    if profile is not Profile.UP:
+        return []
+    faults = []
+    if config.zone or config.aggregator.to not in ("", GLOBE):
+        key = "zone" if config.zone else "aggregator.to"
+        faults.append(
+            (key, "`up` has one aggregator, which sends to the globe; run the tiers as processes of their own")
+        )
+    if config.store.scope is Reach.REGION and not config.aggregator.region_store:
+        faults.append(("store.scope", "the aggregator sends nothing there; set aggregator.region_store: true"))
+    return faults
+
+
+def _place_faults(config: Config) -> list[tuple[str, str]]:
+    faults = []
+    for key, name in (("zone", config.zone), ("aggregator.to", config.aggregator.to)):
+        if name and not REGION.fullmatch(name):
+            faults.append((key, f"{name!r} is not the name of a place; expected 1 to 40 of a-z, 0-9 and -"))
+    if config.zone in (config.region, GLOBE):
+        faults.append(("zone", f"{config.zone!r} is not a place of its own below the region; remove it or rename it"))
+    if config.aggregator.to == config.place:
+        faults.append(("aggregator.to", "that is where its input comes from; name a place further up, or global"))
+    if config.zone and config.aggregator.region_store:
+        faults.append(("aggregator.region_store", "a zone has no store; set it in the region's file"))
+    if config.store.scope is Reach.CLUSTER:
+        faults.append(("store.scope", "'cluster' has no store here; expected global or region"))
     return faults
 
 
@@ -125,8 +159,10 @@ def _policy_faults(policies: Policies) -> list[tuple[str, str]]:
         key = f"policies.metrics[{index}]"
         if rule.drop_metric and (rule.keep or rule.drop):
             faults.append((key, "drop_metric drops all of it; remove keep and drop, or drop_metric"))
-        if not rule.drop_metric and not rule.keep and not rule.drop:
-            faults.append((key, "says nothing; give keep, drop or drop_metric"))
+        if rule.drop_metric and rule.reach is not None:
+            faults.append((key, "drop_metric drops all of it; remove reach, or drop_metric"))
+        if not (rule.drop_metric or rule.keep or rule.drop or rule.reach is not None):
+            faults.append((key, "says nothing; give keep, drop, reach or drop_metric"))
     return faults
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from catchment.config import PROFILE_DEFAULTS, Config, Profile
 from catchment.config_build import build, mapping_of
-from catchment.config_faults import faults_of
+from catchment.config_faults import faults_of, place_faults_of
 from catchment.config_yaml import Items, Keys, Node, Scalar, Surroundings, parse
 from catchment.errors import ConfigFaults
 
@@ -61,7 +61,7 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
         config = dataclasses.replace(config, data_dir=data_dir)
     if profile in _ROLES_WITH_REGION and "region" not in tree.items:
         around.fault(tree.line, "region", f"missing; the {profile.value} must be told its region")
-    for key, says in faults_of(config):
+    for key, says in [*faults_of(config), *place_faults_of(config, profile)]:
         around.fault(_line_of(tree, key), key, says)
     if config.tenants is not None and not config.tenants.is_file():
         around.fault(_line_of(tree, "tenants"), f"tenants = {str(config.tenants)!r}", "no such file")

@@ -22,13 +22,17 @@ import xxhash
 
 from catchment.columns import LANES
 from catchment.errors import Invalid, TooNew
+from catchment.reach import Reach
 
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
 _TRAILER_BYTES = 8
 _HEADER_KEY = b"catchment"
 _TOTALS_TYPES = {"points": int, "rows": int, "digest": int}
+# Header fields that came after the first release, with what an envelope without them means.
+_LATER_FIELDS = {"reach": Reach.GLOBAL.value}
+_REACHES = frozenset(reach.value for reach in Reach)
 _HEADER_TYPES = {
-    **dict.fromkeys(("lane", "tenant", "region", "producer", "policy_version"), str),
+    **dict.fromkeys(("lane", "tenant", "region", "producer", "policy_version", "reach"), str),
     **dict.fromkeys(("version", "sequence", "window_start_ns_min", "window_end_ns_max"), int),
 }
 
@@ -50,7 +54,8 @@ class Header:
     """What an envelope says of itself.
 
     ``producer`` is the random id of the writing folder or log, ``sequence`` its position there, so that
-    (producer, sequence, lane, tenant) names an envelope for ever.
+    (producer, sequence, lane, tenant) names an envelope for ever. ``reach`` (a value of `Reach`) says how far cluster
+    rows go; an envelope without it is of a writer that knew no other than ``global``.
     """
 
     lane: str
@@ -63,6 +68,7 @@ class Header:
     window_start_ns_min: int = 0
     window_end_ns_max: int = 0
     totals: ControlTotals = field(default_factory=ControlTotals)
+    reach: str = Reach.GLOBAL.value
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def seal(
     sequence: int,
     policy_version: str = "",
     digest: int = 0,
+    reach: Reach = Reach.GLOBAL,
 ) -> Envelope:
     """Make the envelope of ``rows``, computing window range and control totals from them."""
     spec = LANES[lane]
@@ -103,6 +110,7 @@ def seal(
         window_start_ns_min=start_min,
         window_end_ns_max=start_end,
         totals=ControlTotals(_points(rows), rows.num_rows, digest),
+        reach=reach.value,
     )
     return Envelope(header, rows)
 
@@ -169,7 +177,7 @@ def _header(reader: pa.ipc.RecordBatchStreamReader) -> Header:
         metadata = reader.schema.metadata or {}
         fields = json.loads(metadata[_HEADER_KEY])
         # A newer writer may add header fields: the version decides whether that matters, not their presence.
-        known = {name: fields[name] for name in Header.__dataclass_fields__}
+        known = {name: {**_LATER_FIELDS, **fields}[name] for name in Header.__dataclass_fields__}
         header = Header(**known)
         header = replace(header, totals=ControlTotals(**{name: fields["totals"][name] for name in _TOTALS_TYPES}))
         _check_types(header, _HEADER_TYPES)
@@ -181,6 +189,8 @@ def _header(reader: pa.ipc.RecordBatchStreamReader) -> Header:
         raise TooNew(f"unknown lane {header.lane!r}: written by a newer version?", lane=header.lane)
     if header.version > spec.version:
         raise TooNew(f"version {header.version} of lane {header.lane}; this process reads up to {spec.version}")
+    if header.reach not in _REACHES:
+        raise TooNew(f"unknown reach {header.reach!r}: written by a newer version?", lane=header.lane)
     return header
 
 

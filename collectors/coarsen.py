@@ -29,6 +29,7 @@ from catchment.algebra.merge import merge
 from catchment.columns import LANES
 from catchment.crash import crash_point
 from catchment.envelope import Envelope, decode
+from catchment.reach import Reach
 from catchment.windows import NANOSECONDS, of_instants
 from collectors.lane_rows import LaneRows
 from collectors.state import StateFile
@@ -110,17 +111,18 @@ def widened(rows: pa.Table, seconds: int) -> pa.Table:
 
 
 def merged(envelopes: Sequence[Envelope], seconds: int) -> list[LaneRows]:
-    """The rows of some envelopes by lane and tenant, in windows of at least ``seconds``, with the sums of digests."""
-    by_key: dict[tuple[str, str], list[Envelope]] = {}
+    """Some envelopes' rows by lane, tenant and reach, in windows of at least ``seconds``, with the sums of digests."""
+    by_key: dict[tuple[str, str, str], list[Envelope]] = {}
     for envelope in envelopes:
-        by_key.setdefault((envelope.header.lane, envelope.header.tenant), []).append(envelope)
+        header = envelope.header
+        by_key.setdefault((header.lane, header.tenant, header.reach), []).append(envelope)
     lanes = []
-    for (lane, tenant), some in by_key.items():
+    for (lane, tenant, reach), some in by_key.items():
         rows = pa.concat_tables([envelope.rows for envelope in some])
         if lane in _WIDENED:
             rows = widened(rows, seconds)
         digest = sum(envelope.header.totals.digest for envelope in some) % 2**64
-        lanes.append(LaneRows(lane, tenant, merge(rows, LANES[lane].columns), digest))
+        lanes.append(LaneRows(lane, tenant, merge(rows, LANES[lane].columns), digest, Reach(reach)))
     return lanes
 
 

@@ -121,7 +121,7 @@ class Collector:
             self._ladder,
             messages,
             folder_id=self._inbox.folder_id,
-            region=config.region,
+            place=config.place,
             prefix=config.log.topic_prefix,
             limits=limits,
             telemetry=telemetry,
@@ -177,7 +177,7 @@ class Collector:
         meanwhile, and the outbox fills.
         """
         config = self._config
-        lanes = [regional_topic(config.log.topic_prefix, config.region, lane) for lane in EDGE_LANES]
+        lanes = [regional_topic(config.log.topic_prefix, config.place, lane) for lane in EDGE_LANES]
         while True:
             try:
                 await self._messages.create_topics(dict.fromkeys(lanes, config.log.partitions))

@@ -7,7 +7,7 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,13 @@ from catchment.algebra.text import compact
 from catchment.columns import LANES, Column, Merge
 from catchment.crash import crash_point
 from catchment.envelope import encode, seal
+from catchment.reach import Reach
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
 from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
-from collectors.lane_rows import LaneRows
+from collectors.lane_rows import LaneRows, by_reach
 from collectors.life_table import to_tables, touched_lives
 from collectors.reasons import SUM_OVERFLOW
 from collectors.seen import Segment
@@ -51,8 +52,16 @@ class Source:
     policy_version: str
 
 
-def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, window_seconds: int) -> list[LaneRows]:
-    """The rows of every lane by tenant.
+def rows_of(
+    drained: Drained,
+    catalog: Catalog,
+    source: Source,
+    *,
+    now_ns: int,
+    window_seconds: int,
+    reach_of: Callable[[str], Reach] = lambda _: Reach.GLOBAL,
+) -> list[LaneRows]:
+    """The rows of every lane by tenant, those of metrics by reach.
 
     Args:
         drained: see `Edge.drain`.
@@ -60,6 +69,7 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
         source: who flushes.
         now_ns: the time of the flush: the window of drops.
         window_seconds: the resolution.
+        reach_of: how far the cluster rows of a metric go.
     """
     lanes = []
     digests: dict[str, dict[tuple[str, int], int]] = {tenant: {} for tenant in drained.rows}
@@ -67,7 +77,7 @@ def rows_of(drained: Drained, catalog: Catalog, source: Source, *, now_ns: int, 
         digests[catalog.places[place].tenant][catalog.places[place].cluster, window_start_ns] = digest
     for tenant, table in drained.rows.items():
         digest = sum(digests[tenant].values()) % 2**64
-        lanes.append(LaneRows("metrics_cluster", tenant, table, digest))
+        lanes += by_reach(LaneRows("metrics_cluster", tenant, table, digest), reach_of)
         lanes.append(LaneRows("totals", tenant, _totals(table, digests[tenant]), digest))
     window_ns = now_ns - now_ns % (window_seconds * NANOSECONDS)
     drops: dict[str, list[dict[str, object]]] = {}
@@ -174,7 +184,14 @@ class Flusher:
         self._unsaved_forgotten += forgotten
         source = Source(self._name, self.meta.sequence + 1, edge.policy.version)
         try:
-            lanes = rows_of(drained, catalog, source, now_ns=now_ns, window_seconds=edge.window_seconds)
+            lanes = rows_of(
+                drained,
+                catalog,
+                source,
+                now_ns=now_ns,
+                window_seconds=edge.window_seconds,
+                reach_of=edge.policy.reach,
+            )
             acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)
             size = len(edge.lives)
@@ -261,6 +278,7 @@ class Flusher:
                 sequence=sequence + 1,
                 policy_version=self._edge.policy.version,
                 digest=part.digest,
+                reach=part.reach,
             )
             data = encode(envelope)
             halves = _halves(part) if len(data) > limits.message_bytes_max else None
@@ -317,11 +335,13 @@ def _neutral(table: pa.Table, column: Column) -> pa.Array | pa.ChunkedArray:
 
 
 def _acknowledged(lanes: list[LaneRows]) -> dict[tuple[str, str], tuple[int, int]]:
-    return {
-        (lane.tenant, "metrics"): (int(np.sum(lane.table["points"].to_numpy())), lane.digest)
-        for lane in lanes
-        if lane.lane == "metrics_cluster"
-    }
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for lane in lanes:
+        if lane.lane == "metrics_cluster":
+            points, digest = sums.get((lane.tenant, "metrics"), (0, 0))
+            points += int(np.sum(lane.table["points"].to_numpy()))
+            sums[lane.tenant, "metrics"] = points, (digest + lane.digest) % 2**64
+    return sums
 
 
 def _row_counts(lanes: list[LaneRows]) -> dict[str, int]:

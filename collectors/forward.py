@@ -35,7 +35,7 @@ class Forwarder:
         ladder: told of what the log has.
         messages: the log.
         folder_id: of the collector's folder: names the source for ever.
-        region, prefix: of the topics.
+        place, prefix: of the topics: the zone that the collector stands in, or its region.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Forwarder:
         messages: Log,
         *,
         folder_id: str,
-        region: str,
+        place: str,
         prefix: str,
         limits: Limits,
         telemetry: Telemetry,
@@ -54,7 +54,7 @@ class Forwarder:
         self._ladder = ladder
         self._log = messages
         self._source = Source(f"forward-{folder_id}")
-        self._region = region
+        self._place = place
         self._prefix = prefix
         self._limits = limits
         self._telemetry = telemetry
@@ -151,7 +151,7 @@ class Forwarder:
 
     def _message(self, row: OutboxRow) -> OutMessage:
         return OutMessage(
-            topic=regional_topic(self._prefix, self._region, row.lane),
+            topic=regional_topic(self._prefix, self._place, row.lane),
             key=row.key,
             value=row.value,
             headers={

@@ -1,7 +1,7 @@
-"""Policy: which attributes of a stream make its series, and which metrics are not kept at all.
+"""Policy: which attributes of a stream make its series, how far its rows go, and which metrics are not kept at all.
 
-Pure: (metric, attributes) → kept attributes. It runs once for each stream that was never seen before, not for each
-point, so it may be as plain as it is.
+Pure: (metric, attributes) → kept attributes, metric → reach. The former runs once for each stream that was never seen
+before, the latter once for each metric of a flush, so they may be as plain as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
 from catchment.config import Policies
+from catchment.reach import Reach
 
 # Names of attributes are few, and may be 4 KiB long each; beyond this a hostile sender only costs the matching.
 _NAMES_REMEMBERED = 4096
@@ -23,6 +24,7 @@ class Policy:
     def __init__(self, policies: Policies | None = None) -> None:
         self.policies = policies or Policies()
         self.version = self.policies.version
+        self.reach = lru_cache(_NAMES_REMEMBERED)(self._reach)
         default = self.policies.default_drop
         self._default = _chooser((), default)
         self._rules = [
@@ -44,6 +46,11 @@ class Policy:
         if is_kept is None:
             return None
         return {name: value for name, value in attributes.items() if is_kept(name)}
+
+    def _reach(self, metric: str) -> Reach:
+        """How far the cluster rows of a metric go."""
+        rule = next((rule for rule in self.policies.metrics if fnmatchcase(metric, rule.match)), None)
+        return self.policies.reach if rule is None or rule.reach is None else rule.reach
 
 
 def _chooser(keep: Sequence[str], drop: Sequence[str]) -> Callable[[str], bool]:

@@ -30,7 +30,8 @@ from catchment import logs
 from catchment.cli import http_get
 from catchment.cli.exits import EnvironmentFault
 from catchment.cli.supervisor import Child, ChildSpec, Supervisor, role_child
-from catchment.config import Aggregator, Cluster, Config, Kafka, Listen, LogSettings
+from catchment.config import Aggregator, Cluster, Config, Listen, LogSettings
+from catchment.config_kafka import Kafka
 from catchment.config_load import write
 from catchment.telemetry import Telemetry
 from catchment.units import Address

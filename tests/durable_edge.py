@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from catchment.algebra.merge import merge
 from catchment.columns import LANES
+from catchment.config import Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
 from collectors import life_table
@@ -30,9 +31,10 @@ BORN_SECONDS = -3600.0
 class DurableEdge:
     """One collector's folder. The inbox is a list: what is in it was acknowledged and survives any crash."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, policies: Policies | None = None) -> None:
         self._path = folder / "state.db"
         self._limits = limits
+        self._policy = Policy(policies)
         self.inbox: list[tuple[bytes, float, str, str]] = []
         self.applied = 0
         self.open()
@@ -49,7 +51,7 @@ class DurableEdge:
         seen = SeenPoints(self._limits.seen_points_max, meta.seen_horizon_ns)
         for segment in self.state.seen():
             seen.restore(segment)
-        self.edge = Edge(self._limits, Policy(), window_seconds=60, catalog=catalog, lives=lives, seen=seen)
+        self.edge = Edge(self._limits, self._policy, window_seconds=60, catalog=catalog, lives=lives, seen=seen)
         self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
         self.applied = meta.consumed
         while self.applied < len(self.inbox):

@@ -56,7 +56,7 @@ def show(number: int, output: Path | None, config_file: Path | None, data_dir: P
     """Show one dead letter as JSON: its coordinates, reason and headers."""
     letter = _with_log(
         read_config(config_file, data_dir),
-        lambda log, config: dead_letters.find(log, config.log.topic_prefix, config.region, number),
+        lambda log, config: dead_letters.find(log, config.log.topic_prefix, config.place, number),
     )
     click.echo(json.dumps(_described(letter), indent=2))
     if output is not None:
@@ -96,7 +96,7 @@ def _resolve(
     async def work(log: Log, config: Config) -> None:
         chosen = [letter.number for letter in await _open_letters(log, config)] if every else numbers
         for number in chosen:
-            letter = await act(log, config.log.topic_prefix, config.region, number)
+            letter = await act(log, config.log.topic_prefix, config.place, number)
             click.echo(f"{done} {number}: {letter.topic}/{letter.partition}@{letter.offset}")
 
     _with_log(config, work)
@@ -104,10 +104,10 @@ def _resolve(
 
 async def _open_letters(log: Log, config: Config) -> list[DeadLetter]:
     try:
-        await log.partitions(dead_letter_topic(config.log.topic_prefix, config.region))
+        await log.partitions(dead_letter_topic(config.log.topic_prefix, config.place))
     except Invalid:
-        raise UsageFault(f"region {config.region} has no dead-letter topic in this log; is region: right?") from None
-    return await dead_letters.open_letters(log, config.log.topic_prefix, config.region)
+        raise UsageFault(f"{config.place} has no dead-letter topic in this log; are region: and zone: right?") from None
+    return await dead_letters.open_letters(log, config.log.topic_prefix, config.place)
 
 
 def _with_log(config: Config, work: Callable[[Log, Config], Awaitable[T]]) -> T:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from catchment.cli.exits import EnvironmentFault
-from catchment.config import Kafka, LogSettings
+from catchment.config import LogSettings
+from catchment.config_kafka import Kafka
 from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.log.sqlite import SqliteLimits, SqliteLog

@@ -26,16 +26,21 @@ async def run_collector(config: Config, context: RoleContext) -> None:
 
 
 async def run_aggregator(config: Config, context: RoleContext) -> None:
-    """The regional log → merged → the global log."""
+    """The log of a region (or zone) → merged → the global log (or the region's)."""
     from aggregators.aggregator import Aggregator, AggregatorConfig
+    from aggregators.destinations import destinations
 
     settings = config.for_aggregator()
     log = traced(open_log(settings), context.tracing)
     aggregator = Aggregator(
         log,
         AggregatorConfig(
+            place=settings.place,
             region=settings.region,
             prefix=settings.log.topic_prefix,
+            destinations=destinations(
+                settings.log.topic_prefix, settings.region, to=settings.to, region_store=settings.region_store
+            ),
             partitions=settings.log.partitions,
             linger_seconds=settings.linger_seconds,
             batch_bytes_max=settings.limits.rollup_bytes_max,

@@ -12,7 +12,7 @@ from catchment.cli.open_log import open_log
 from catchment.cli.role_process import RoleContext
 from catchment.cli.store_actions import cluster_actions, store_actions
 from catchment.cli.waiting_partitions import Waiting, retrying, standing
-from catchment.columns import GLOBAL_LANES, global_topic
+from catchment.columns import GLOBAL_LANES, global_topic, store_topic
 from catchment.config import Config, StoreConfig
 from catchment.errors import Retry
 from catchment.log.port import Log
@@ -49,7 +49,7 @@ async def run_store(config: Config, context: RoleContext) -> None:
 
 
 async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, ledger: Ledger, log: Log) -> None:
-    topics = [global_topic(settings.log.topic_prefix, lane) for lane in GLOBAL_LANES]
+    topics = _topics(settings)
     quarantine = settings.folder / "quarantine"
     loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
     app = _Counted(make_app(engine, config=_endpoint(settings)), context)
@@ -88,6 +88,14 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
             tasks.create_task(serve(app, address.host, address.port, context.stop, on_listening=listening.append))
     finally:
         loader.close()
+
+
+def _topics(settings: StoreConfig) -> list[str]:
+    """What the store loads: the globe's rows, or those of the region that it is the store of."""
+    prefix, region = settings.log.topic_prefix, settings.region
+    if region is None:
+        return [global_topic(prefix, lane) for lane in GLOBAL_LANES]
+    return [store_topic(prefix, region, lane) for lane in GLOBAL_LANES]
 
 
 async def _created(log: Log, topics: Mapping[str, int], trouble: list[str], stop: asyncio.Event) -> bool:

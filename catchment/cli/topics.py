@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from aggregators.aggregator import AggregatorConfig
+from aggregators.destinations import destinations
 from catchment.cli.exits import CheckFailed, UsageFault
 from catchment.cli.open_log import open_kafka
 from catchment.cli.options import config_option, json_option, read_config
-from catchment.columns import EDGE_LANES, GLOBAL_LANES, dead_letter_topic, global_topic, regional_topic
 from catchment.config import Config
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def topics() -> None:
 @config_option(required=True)
 @json_option
 def create(config_file: Path, as_json: bool) -> None:
-    """Create the topics of the configured region and of the globe that do not exist yet; check those that do."""
+    """Create the topics of the configured place and of those it sends to that do not exist yet; check those that do."""
 
     async def work(log: KafkaLog, config: Config) -> list[str]:
         before = {state.name for state in await log.describe()}
@@ -84,13 +85,15 @@ def describe(config_file: Path, as_json: bool) -> None:
 
 
 def topics_of(config: Config) -> dict[str, int]:
-    """Every topic that the roles of a region and of the globe use, with the partitions that a new one gets."""
+    """Every topic that the aggregator of the configured place reads or writes, with the partitions of a new one."""
+    settings = config.for_aggregator()
     prefix, region, partitions = config.log.topic_prefix, config.region, config.log.partitions
-    return {
-        **{regional_topic(prefix, region, lane): partitions for lane in EDGE_LANES},
-        dead_letter_topic(prefix, region): 1,
-        **{global_topic(prefix, lane): partitions for lane in GLOBAL_LANES},
-    }
+    return AggregatorConfig(
+        config.place,
+        prefix,
+        destinations(prefix, region, to=settings.to, region_store=settings.region_store),
+        partitions=partitions,
+    ).topics
 
 
 def _with_log(config: Config, work: Callable[[KafkaLog, Config], Awaitable[T]], *, may_create: bool) -> T:

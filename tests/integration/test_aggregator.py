@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from aggregators.aggregator import Aggregator, AggregatorConfig
 from aggregators.dead_letters import discard, find, open_letters, replay
-from catchment.columns import dead_letter_topic, regional_topic
-from catchment.envelope import decode, encode
+from aggregators.destinations import destinations, to_place
+from catchment.columns import dead_letter_topic, global_topic, regional_topic, store_topic
+from catchment.config import GLOBE
+from catchment.envelope import Envelope, decode, encode
 from catchment.errors import Bug, Fenced, Invalid
 from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLimits, SqliteLog
+from catchment.reach import Reach
 from tests.golden.versions import newer
 from tests.integration.fleet import (
     PREFIX,
@@ -31,6 +36,7 @@ from tests.integration.fleet import (
 )
 
 CONFIG = AggregatorConfig(REGION, linger_seconds=0.02)
+TOTALS = totals_row("c", 1, 1, 0)
 METRICS = regional_topic(PREFIX, REGION, "metrics_cluster")
 
 
@@ -250,10 +256,8 @@ def test_tiers_stack(tmp_path: Path) -> None:
 
     async def body(log: SqliteLog) -> None:
         zones = ("jp-east-a", "jp-east-b")
-        lanes = ("metrics_cluster", "totals", "drops", "health")
-        upward = {lane: regional_topic(PREFIX, REGION, lane) for lane in lanes}
         for number, zone in enumerate(zones):
-            config = AggregatorConfig(zone, outputs=upward, linger_seconds=0.0)
+            config = AggregatorConfig(zone, destinations=(to_place(PREFIX, REGION),), linger_seconds=0.0)
             await log.create_topics(config.topics)
             sealed = message(envelope("metrics_cluster", [counter_row(f"c-{zone}", "requests", 3)]))
             topic = regional_topic(PREFIX, zone, "metrics_cluster")
@@ -263,6 +267,33 @@ def test_tiers_stack(tmp_path: Path) -> None:
         tables = await global_tables(log)
         assert sums(tables["metrics_cluster"], "cluster", "sum_int") == {f"c-{zone}": 6 for zone in zones}
         assert tables["metrics_region"]["sum_int"].to_pylist() == [12]
+
+    on_log(tmp_path, body)
+
+
+def test_cluster_rows_go_as_far_as_they_reach(tmp_path: Path) -> None:
+    """The globe has cluster rows of reach global only, the region's store more; region rows are in both."""
+
+    async def body(log: SqliteLog) -> None:
+        config = replace(CONFIG, destinations=destinations(PREFIX, REGION, to=GLOBE, region_store=True))
+        await log.create_topics(config.topics)
+        for number, reach in enumerate(Reach):
+            sealed = envelope("metrics_cluster", [counter_row("c", reach.value, 10 + number)], digest=1 << number)
+            header = replace(sealed.header, reach=reach.value)
+            await send(log, [message(Envelope(header, sealed.rows)), message(envelope("totals", [TOTALS]))], number + 1)
+        await drain(log, config)
+        found = {}
+        for name, topic in (("globe", global_topic), ("region", partial(store_topic, region=REGION))):
+            for lane in ("metrics_cluster", "metrics_region", "totals"):
+                envelopes = [decode(m.value) for m in await read_all(log, topic(PREFIX, lane=lane))]
+                tables = pa.concat_tables([each.rows for each in envelopes])
+                digest = sum(each.header.totals.digest for each in envelopes)
+                found[name, lane] = (sums(tables, "lane" if lane == "totals" else "metric", "points"), digest)
+        everything = {"cluster": 1, "region": 1, "global": 1}
+        assert found["globe", "metrics_cluster"] == ({"global": 1}, 4)
+        assert found["region", "metrics_cluster"] == ({"region": 1, "global": 1}, 6)
+        assert found["globe", "metrics_region"] == found["region", "metrics_region"] == (everything, 7)
+        assert found["globe", "totals"] == found["region", "totals"] == ({"metrics_cluster": 3}, 0)
 
     on_log(tmp_path, body)
 

@@ -43,6 +43,11 @@ _STEPS = ("grow", "merge", "5 minutes", "an hour", "push back")
 class Sender(Protocol):
     """Makes requests whose sums are known."""
 
+    @property
+    def expected(self) -> dict[Key, Totals]:
+        """What all requests so far add up to."""
+        ...
+
     def request(self) -> bytes:
         """The next one."""
         ...
@@ -179,7 +184,9 @@ class Run:
         # Merging makes next to nothing of the regulars; the strangers fill the outbox in two thirds of the outage.
         self._regulars = Visits("regulars", keys=2_000)
         self._strangers = Visits("strangers", per_second=1.5 * limit_bytes / _ROW_BYTES / seconds)
-        self._steady = [Insistent(sender, port) for sender in (*self._known, self._regulars)]
+        steady: list[Sender] = [*self._known, self._regulars]
+        self._senders: list[Sender] = [*steady, self._strangers]
+        self._steady = [Insistent(sender, port) for sender in steady]
         self._filling = Insistent(self._strangers, port)
         self._limit_bytes = limit_bytes
         self._looks = Looks(stack)
@@ -266,8 +273,7 @@ class Run:
 
     def _compare(self) -> None:
         self._stack.wait_ready(*ROLES)
-        senders = (*self._known, self._regulars, self._strangers)
-        expected = {key: totals for each in senders for key, totals in each.expected.items()}
+        expected = {key: totals for each in self._senders for key, totals in each.expected.items()}
         faults = differences(expected, stored(self._stack, "metrics_cluster_1m")) + disagreements(self._stack)
         assert faults == [], "\n".join(faults[:50])
         drops = self._stack.rows(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from catchment.config import MetricPolicy, Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
+from catchment.reach import Reach
 from collectors.coarsen import Step, next_step
 from collectors.waiting import Replacement, Waiting
 from tests import otlp
@@ -167,3 +169,21 @@ def test_a_window_takes_in_every_flush_that_comes_after(tmp_path: Path) -> None:
         assert len({row.created_ns for row in edge.state.waiting()}) <= 2
     assert _windows(edge, "metrics_cluster") == {(ns(7200) // 10**9, 3600): 59}
     assert _windows(edge, "totals") == {(ns(7200) // 10**9, 3600): 59}
+
+
+def test_what_waits_is_merged_by_its_reach(tmp_path: Path) -> None:
+    """Cluster rows of another reach stay envelopes of their own through every step, and their sums what they were."""
+    policies = Policies(metrics=(MetricPolicy(match="level", reach=Reach.REGION),))
+    edge = DurableEdge(tmp_path, Limits(), policies)
+    for at in (7201.0, 7221.0, 7501.0):
+        edge.send(
+            otlp.body(otlp.counter("hits", otlp.number(at, 1, start=3600)), otlp.gauge("level", otlp.number(at, 2))), at
+        )
+        edge.flush(at)
+    before = _sums(edge), _digests(edge, "metrics_cluster")
+    while edge.flusher.coarsen():
+        pass
+    found = [decode(row.value) for row in edge.outbox() if row.lane == "metrics_cluster"]
+    metrics = {each.header.reach: sorted(each.rows["metric"].unique().to_pylist()) for each in found}
+    assert metrics == {"global": ["hits"], "region": ["level"]} and len(found) == 2
+    assert (_sums(edge), _digests(edge, "metrics_cluster")) == before

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catchment.cli.config import described
-from catchment.config import DEFAULT_DROP, Config, KafkaTls, Policies, Profile
+from catchment.config import DEFAULT_DROP, Config, Policies, Profile
 from catchment.config_build import mapping_of
+from catchment.config_kafka import KafkaTls
 from catchment.config_load import load, load_text, write
 from catchment.config_yaml import Surroundings
 from catchment.errors import ConfigFaults
 from catchment.limits import Limits
+from catchment.reach import Reach
 from catchment.units import Address, about, about_duration, bytes_of, duration_text, seconds_of, size_text
 
 SMALLEST = """
@@ -120,10 +122,20 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("limits: {past_seconds_max: 30x}", "expected a duration such as"),
         ("policies: {metrics: [{keep: [a]}]}", "policies.metrics[0].match: missing"),
         ("policies: {metrics: {match: a}}", "policies.metrics: expected a list"),
-        ("policies: {metrics: [{match: a}]}", "says nothing; give keep, drop or drop_metric"),
+        ("policies: {metrics: [{match: a}]}", "says nothing; give keep, drop, reach or drop_metric"),
         ("policies: {metrics: [{match: a, drop_metric: perhaps}]}", "expected true or false"),
         ("policies: {metrics: [{match: a, drop_metric: true, keep: [b]}]}", "drop_metric drops all of it"),
         ("retention: {metrics_1m: forever}", "retention.metrics_1m = 'forever': expected a duration"),
+        ("policies: {reach: planet}", "policies.reach = 'planet': expected one of cluster, region, global"),
+        ("policies: {metrics: [{match: a, drop_metric: true, reach: region}]}", "remove reach, or drop_metric"),
+        ("zone: a_b", "zone: 'a_b' is not the name of a place"),
+        ("zone: local", "zone: 'local' is not a place of its own below the region"),
+        ("zone: a", "zone: `up` has one aggregator"),
+        ("aggregator: {to: b}", "aggregator.to: `up` has one aggregator"),
+        ("aggregator: {to: local}", "aggregator.to: that is where its input comes from"),
+        ("zone: a\naggregator: {region_store: true}", "aggregator.region_store: a zone has no store"),
+        ("store: {scope: cluster}", "store.scope: 'cluster' has no store here"),
+        ("store: {scope: region}", "store.scope: the aggregator sends nothing there"),
         ("log: {partitions: 0}", "expected at least 1"),
         ("log: {topic_prefix: A.B}", "is not a prefix"),
         ("telemetry: {traces: collector}", "neither off nor an address"),
@@ -307,3 +319,26 @@ def test_any_text_is_a_configuration_or_faults(text: str) -> None:
         assert isinstance(read(text), Config)
     except ConfigFaults as error:
         assert error.faults
+
+
+def test_one_file_says_where_a_zone_stands() -> None:
+    """Its collectors send to the zone, its aggregator to the region; the region's sends to globe and store."""
+    zone = read("region: jp-east\nzone: jp-east-a", Profile.AGGREGATOR)
+    assert (zone.for_collector().place, zone.for_collector().region) == ("jp-east-a", "jp-east")
+    found = zone.for_aggregator()
+    assert (found.place, found.to, found.region, found.region_store) == ("jp-east-a", "jp-east", "jp-east", False)
+    region = read("region: jp-east\naggregator: {region_store: true}", Profile.AGGREGATOR).for_aggregator()
+    assert (region.place, region.to, region.region_store) == ("jp-east", "global", True)
+    between = read("region: jp-east\nzone: site-1\naggregator: {to: jp-east-a}", Profile.AGGREGATOR)
+    assert between.for_aggregator().to == "jp-east-a"
+    store = read("region: jp-east\nstore: {scope: region}", Profile.STORE)
+    assert (store.for_store().region, read("").for_store().region) == ("jp-east", None)
+
+
+def test_the_reach_of_metrics_is_read_and_written_back() -> None:
+    """A policy's reach, and that of an entry, survive the trip through a file; an entry without one has none."""
+    config = read("policies: {reach: region, metrics: [{match: sli.*, reach: global}, {match: a, keep: [b]}]}")
+    assert config.policies.reach is Reach.REGION
+    assert [rule.reach for rule in config.policies.metrics] == [Reach.GLOBAL, None]
+    assert mapping_of(config)["policies"]["metrics"][0]["reach"] == "global"
+    assert config.policies.version != read("").policies.version

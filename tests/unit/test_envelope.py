@@ -77,6 +77,16 @@ def test_a_newer_version_is_too_new() -> None:
             read(data)
 
 
+def test_an_unknown_reach_is_too_new() -> None:
+    """What a newer version may want to do with cluster rows is not guessed; an envelope without a reach is global."""
+    data = encode(sealed("metrics_cluster"))
+    with pytest.raises(TooNew, match="reach 'planet'"):
+        decode(rewritten(data, reach="planet"))
+    assert decode(rewritten(data, reach="region")).header.reach == "region"
+    golden = (GOLDEN / "envelope_v1_metrics_cluster.arrow").read_bytes()
+    assert b"reach" not in golden and decode(golden).header.reach == "global"
+
+
 def test_an_unknown_lane_is_too_new() -> None:
     """A lane that a later program added is held, not thrown away."""
     with pytest.raises(TooNew, match="dreams"):

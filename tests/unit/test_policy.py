@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from catchment.config import MetricPolicy, Policies
+from catchment.reach import Reach
+from collectors.lane_rows import LaneRows, by_reach
 from collectors.policy import Policy
 from collectors.records import Outcome
 from tests.edge_harness import EdgeHarness
@@ -113,3 +115,34 @@ def test_the_edge_keeps_per_metric() -> None:
         edge.send(body(counter(metric, number(10, 5, start=0, attributes=attributes))), at=10)
     found = {row["metric"]: json.loads(row["attributes"]) for row in edge.flush(11)}
     assert found == {"a": {"k8s.pod.name": "p"}, "b": {"route": "/"}}
+
+
+def test_the_reach_of_a_metric_is_that_of_its_entry_or_the_default() -> None:
+    """The first entry that matches decides, and the policy's own reach where that says nothing of it."""
+    rules = (
+        MetricPolicy(match="sli.*", reach=Reach.GLOBAL),
+        MetricPolicy(match="debug.*", keep=("route",), reach=Reach.CLUSTER),
+        MetricPolicy(match="http.*", drop=("zone",)),
+        MetricPolicy(match="http.server", reach=Reach.CLUSTER),
+    )
+    policy = Policy(Policies(reach=Reach.REGION, metrics=rules))
+    found = [policy.reach(metric).value for metric in ("sli.up", "debug.x", "http.server", "other")]
+    assert found == ["global", "cluster", "region", "region"]
+    assert Policy().reach("other") is Reach.GLOBAL
+
+
+def test_rows_are_parted_by_reach_when_they_leave() -> None:
+    """Each reach is a table with its own texts only, and the digest goes with one of them; one reach is left whole."""
+    harness = EdgeHarness()
+    body_ = body(*(counter(name, number(60, 5, start=1)) for name in ("sli.up", "debug.x", "other")))
+    harness.send(body_, at=60)
+    harness.flush(60)
+    (table,) = harness.drained[-1].rows.values()
+    policy = Policy(Policies(reach=Reach.REGION, metrics=(MetricPolicy(match="sli.*", reach=Reach.GLOBAL),)))
+    parts = by_reach(LaneRows("metrics_cluster", "t", table, 77), policy.reach)
+    assert [part.reach.value for part in parts] == ["region", "global"]
+    assert [sorted(part.table["metric"].unique().to_pylist()) for part in parts] == [["debug.x", "other"], ["sli.up"]]
+    assert [len(part.table["metric"].chunk(0).dictionary) for part in parts] == [2, 1]
+    assert sum(part.digest for part in parts) == 77
+    (whole,) = by_reach(LaneRows("metrics_cluster", "t", table, 77), lambda _: Reach.CLUSTER)
+    assert whole.table is table and (whole.reach, whole.digest) == (Reach.CLUSTER, 77)

@@ -12,6 +12,7 @@ from aggregators.rollup import encode_bounded, roll_up
 from catchment.columns import EDGE_LANES
 from catchment.envelope import Envelope, decode
 from catchment.errors import Bug
+from catchment.reach import Reach
 from tests.integration.fleet import counter_row, envelope, totals_row
 from tests.property.lane_rows import Row
 
@@ -63,6 +64,23 @@ def test_only_the_lanes_that_were_asked_for_are_made() -> None:
     large = roll_up(inputs, producer="p", sequence=1, lanes=("metrics_region",))
     assert [o.header.lane for o in zone] == ["metrics_cluster"]
     assert [o.header.lane for o in large] == ["metrics_region"]
+
+
+def test_cluster_rows_of_each_reach_go_out_apart() -> None:
+    """A zone hands every reach on; a region with no store makes only rows that reach the globe, and all region rows."""
+    inputs = [
+        Envelope(replace(each.header, reach=reach), each.rows)
+        for number, reach in enumerate(("global", "region", "cluster", "region"))
+        for each in [envelope("metrics_cluster", [counter_row("a", "m", 1 << number)], digest=1 << number)]
+    ]
+    zone = roll_up(inputs, **_NAMED, lanes=EDGE_LANES)
+    found = {o.header.reach: (o.rows["sum_int"].to_pylist(), o.header.totals.digest) for o in zone}
+    assert found == {"cluster": ([4], 4), "region": ([10], 10), "global": ([1], 1)}
+    assert len({(o.header.producer, o.header.lane) for o in zone}) == 3
+    cluster, region = roll_up(inputs, **_NAMED, reach=Reach.GLOBAL)
+    assert (cluster.header.reach, cluster.rows["sum_int"].to_pylist()) == ("global", [1])
+    assert (region.header.totals.digest, region.rows["sum_int"].to_pylist()) == (15, [15])
+    assert [o.header for o in roll_up(inputs[::-1], **_NAMED)] == [o.header for o in roll_up(inputs, **_NAMED)]
 
 
 def test_what_does_not_add_up_is_a_bug() -> None:
