@@ -84,7 +84,7 @@ def _wait_ready(url: str) -> None:
     raise TimeoutError(f"{url} did not become ready")
 
 
-async def _post_all(port: int, bodies: list[bytes], encoding: str, connections: int) -> None:
+async def post_all(port: int, bodies: list[bytes], encoding: str, connections: int) -> None:
     """Send bodies over a few keep-alive connections; any answer but 200 is an error."""
     pending = list(reversed(bodies))
 
@@ -152,13 +152,13 @@ def measure(points_per_body: int, encoding: str, connections: int, intervals: in
             plain = load.bodies(interval)
             return [gzip.compress(body, 6) for body in plain] if encoding == "gzip" else plain
 
-        asyncio.run(_post_all(target.port, bodies(1), encoding, connections))
+        asyncio.run(post_all(target.port, bodies(1), encoding, connections))
         time.sleep(6)
         prepared = [bodies(interval) for interval in range(2, 2 + intervals)]
         begin_cpu, begin = process_cpu_seconds(target.pid), time.monotonic()
         highest = 0.0
         for batch in prepared:
-            asyncio.run(_post_all(target.port, batch, encoding, connections))
+            asyncio.run(post_all(target.port, batch, encoding, connections))
             highest = max(highest, resident_mebibytes(target.pid))
         # The last flush belongs to what is measured.
         time.sleep(5.5)
