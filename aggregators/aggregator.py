@@ -10,7 +10,8 @@ Rules:
 4. A message that is `Invalid` is dead-lettered and counted. One that is `TooNew` stops its partition there: it is held
    (`PartitionStatus.state` is ``held``: not ready, alert) until a newer program reads it. What came before it goes out.
 5. A `Bug` ends the process loudly: nothing that does not add up is published.
-6. Memory: per partition at most ``batch_bytes_max`` of encoded input, plus one message.
+6. Memory, however much waits: per partition at most ``batch_bytes_max`` of encoded input, plus one message; decoded
+   and merged are the batches of ``rollups_max`` partitions at once, each some 15 times its encoded size.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aggregators.dead_letters import bury, dropped
@@ -49,6 +51,7 @@ class AggregatorConfig:
     ``partitions``: of topics that do not exist yet.
     ``linger_seconds``: how long a first message waits for more; longer means larger and fewer global messages.
     ``batch_bytes_max``: encoded input of one roll-up (8 MiB is about 150,000 rows).
+    ``rollups_max``: partitions rolled up at once; more takes more memory, and more processors hardly help one process.
     ``message_bytes_max``: an output over it is split; must be within the log's own limit.
     ``retry_seconds_max``: the longest backoff.
     ``drain_seconds``: how long a stop may go on rolling up what is there.
@@ -62,6 +65,7 @@ class AggregatorConfig:
     linger_seconds: float = 1.0
     batch_bytes_max: int = 8 << 20
     batch_messages_max: int = 10_000
+    rollups_max: int = 2
     rows_max: int = ROWS_MAX
     message_bytes_max: int = 32 << 20
     retry_seconds_max: float = 5.0
@@ -145,6 +149,7 @@ class Aggregator:
         self._config = config
         self._status: dict[tuple[str, int], PartitionStatus] = {}
         self._joined = False
+        self._executor = ThreadPoolExecutor(config.rollups_max, "rollup")
         self.trouble = ""
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -175,6 +180,7 @@ class Aggregator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._executor.shutdown(wait=False)
             await members.close()
 
     @property
@@ -268,12 +274,17 @@ class Aggregator:
                     )
                 if messages:
                     crash_point("rollup.polled")
-                    batch = await asyncio.to_thread(self._roll_up, status.lane, messages, time.time_ns())
+                    now_ns = time.time_ns()
+                    batch = await asyncio.get_running_loop().run_in_executor(
+                        self._executor, self._roll_up, status.lane, messages, now_ns
+                    )
                     await self._publish(writer, status, batch)
+                    messages.clear()  # what is published need not wait in memory for what comes next
                     if batch.held is not None:
                         status.state, status.reason = "held", str(batch.held)
                         _log.error("%s/%d: held: %s", status.topic, status.partition, batch.held)
                         return
+                    del batch
                 elif stop.is_set():
                     break
             status.state = "stopped"

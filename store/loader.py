@@ -13,8 +13,9 @@ Rules:
    (`store.operations`).
 6. Fenced by a younger loader, a partition is left at once.
 
-Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
-while its predecessor is inserted; ``inserts_max`` inserts at once.
+Limits, however much waits: ``poll_bytes_max`` bytes of messages in memory, shared by the partitions, but one message
+for each if there is any; ``poll_messages_max`` messages per partition; ``inserts_max`` inserts at once. Decoded are
+those of one partition more, and one of each ahead, while its predecessor is inserted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -147,11 +148,14 @@ class Loader:
         self._executor.shutdown(wait=True)
 
     async def _open(self) -> None:
-        slots = asyncio.Semaphore(self._limits.inserts_max)
+        names = [(topic, number) for topic in self._topics for number in range(await self._log.partitions(topic))]
+        limits = replace(self._limits, poll_bytes_max=max(1, self._limits.poll_bytes_max // max(1, len(names))))
+        inserts = asyncio.Semaphore(self._limits.inserts_max)
+        # One more than inserts: it decodes meanwhile.
+        decoded = asyncio.Semaphore(self._limits.inserts_max + 1)
         self._partitions = [
-            _Partition(self._log, self._settler, self._ledger, topic, number, self._limits, self._executor, slots)
-            for topic in self._topics
-            for number in range(await self._log.partitions(topic))
+            _Partition(self._log, self._settler, self._ledger, topic, number, limits, self._executor, inserts, decoded)
+            for topic, number in names
         ]
 
     async def _close(self) -> None:
@@ -171,11 +175,12 @@ class _Partition:
         number: int,
         limits: LoaderLimits,
         executor: ThreadPoolExecutor,
-        slots: asyncio.Semaphore,
+        inserts: asyncio.Semaphore,
+        decoded: asyncio.Semaphore,
     ) -> None:
         self._log, self._settler, self._ledger = log, settler, ledger
         self._topic, self._number, self._limits = topic, number, limits
-        self._executor, self._slots = executor, slots
+        self._executor, self._inserts, self._decoded = executor, inserts, decoded
         self._writer: Writer | None = None
         self._position = 0
         self._published = 0
@@ -256,19 +261,22 @@ class _Partition:
 
     async def _load(self, messages: Sequence[Message], stop: asyncio.Event) -> int:
         """Load in order, preparing each message while the one before it is inserted."""
+        if not messages:
+            return 0
         loop = asyncio.get_running_loop()
         taken = 0
-        ahead = self._prepare(messages[0]) if messages else None
-        for index, message in enumerate(messages):
-            if stop.is_set() or ahead is None:
-                break
-            prepared = await asyncio.wrap_future(ahead)
-            ahead = self._prepare(messages[index + 1]) if index + 1 < len(messages) else None
-            position = self._name(message)
-            async with self._slots:
-                await loop.run_in_executor(self._executor, self._settler.settle, position, message.value, prepared)
-            self._position = message.offset + 1
-            taken += 1
+        async with self._decoded:
+            ahead: Future[Insert | CatchmentError] | None = self._prepare(messages[0])
+            for index, message in enumerate(messages):
+                if stop.is_set() or ahead is None:
+                    break
+                prepared = await asyncio.wrap_future(ahead)
+                ahead = self._prepare(messages[index + 1]) if index + 1 < len(messages) else None
+                position = self._name(message)
+                async with self._inserts:
+                    await loop.run_in_executor(self._executor, self._settler.settle, position, message.value, prepared)
+                self._position = message.offset + 1
+                taken += 1
         return taken
 
     def _prepare(self, message: Message) -> Future[Insert | CatchmentError]:

@@ -7,26 +7,31 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pytest
 
+from aggregators.aggregator import Aggregator, AggregatorConfig
 from catchment.algebra.merge import merge
-from catchment.columns import EDGE_LANES, LANES, Merge, regional_topic
+from catchment.columns import EDGE_LANES, GLOBAL_LANES, LANES, Merge, global_topic, regional_topic
 from catchment.envelope import Envelope, decode
 from catchment.errors import Reject
 from catchment.limits import Limits
 from catchment.log.sqlite import SqliteLimits, SqliteLog
 from collectors.coarsen import widened
 from collectors.ladder import Waits
+from store.engine.port import EngineError
+from store.loader import Loader
 from tests import otlp
 from tests.durable_edge import DurableEdge
+from tests.integration.store_support import Store
 from tests.otlp import ns
 from tests.outage import PREFIX, REGION, AwayLog, OutageCollector
 
 _BUCKETS = (0.1, 0.5, 1.0)
 LIMITS = Limits(
-    outbox_bytes_max=512 << 10, outbox_merge_bytes=64 << 10, publish_bytes_max=128 << 10, retry_after_seconds=7
+    outbox_bytes_max=512 << 10, outbox_merge_bytes=48 << 10, publish_bytes_max=128 << 10, retry_after_seconds=7
 )
 # Senders send, and the collector flushes, every five minutes: as good as each minute, and five times as fast to test.
 PERIOD_SECONDS = 300
@@ -155,7 +160,7 @@ def test_the_log_is_away_for_hours(tmp_path: Path) -> None:
     """
 
     async def day_of(day: Day, real: SqliteLog, log: AwayLog) -> None:
-        one, random, hours = day.one, Random(4), 12
+        one, random, hours = day.one, Random(4), 8
         await day.period(steady(30, 1))
         # The last publish before the outage: the log has it, and nobody was told.
         log.takes_one = True
@@ -198,3 +203,70 @@ def test_the_log_is_away_for_hours(tmp_path: Path) -> None:
         assert found["drops"] == []
 
     on_log(tmp_path, day_of)
+
+
+def test_aggregator_and_store_are_away_for_hours(tmp_path: Path) -> None:
+    """Without an aggregator, then without a store, the log fills to its limit and the outbox holds the rest; an insert
+    whose end nobody saw before all that counts once after it, since only inserts make an engine forget a token.
+    """
+    store = Store(tmp_path / "store")
+    insert, lost = store.engine.insert, EngineError(210, "NETWORK_ERROR", "the answer is lost")
+
+    def insert_unanswered(*arguments: Any, **named: Any) -> None:
+        insert(*arguments, **named)
+        raise lost
+
+    async def load(log: AwayLog) -> int:
+        topics = [global_topic(PREFIX, lane) for lane in GLOBAL_LANES]
+        loader = Loader(log, store.engine, store.ledger, topics, quarantine_folder=store.quarantine)
+        try:
+            return await loader.drain_once()
+        finally:
+            loader.close()
+
+    async def roll_up(log: AwayLog) -> str:
+        aggregator, stop = Aggregator(log, AggregatorConfig(REGION, linger_seconds=0.01)), asyncio.Event()
+        stop.set()
+        await aggregator.run(stop)
+        return "; ".join(status.reason for status in aggregator.status())
+
+    async def day_of(day: Day, real: SqliteLog, log: AwayLog) -> None:
+        one, random = day.one, Random(5)
+        await day.period(churning(one.now + 30, random))
+        await one.forward()
+        await roll_up(log)
+        with mock.patch.object(store.engine, "insert", insert_unanswered), pytest.raises(EngineError, match="lost"):
+            await load(log)
+        for _ in range(2 * 3600 // PERIOD_SECONDS):
+            await day.period(churning(one.now + 30, random))
+            await one.forward()
+        assert "log is full" in one.stalled() and one.reason() == ""
+        assert one.ladder.waits.merged_seconds > 0
+        # The aggregator is back, the store is not: hops within the log have a quarter more, then they wait too.
+        waiting = ""
+        for _ in range(20):
+            waiting = await roll_up(log)
+            if "log is full" in waiting:
+                break
+            await one.forward()
+        assert "log is full" in waiting
+        assert await load(log) > 0
+        while await load(log) or one.ladder.waits.messages:
+            await one.forward()
+            assert await roll_up(log) == ""
+        points, checksum = one.state.acknowledged()["acme", "metrics"]
+        for table in ("metrics_cluster_1m", "metrics_region_1m", "metrics_cluster_1h", "metrics_region_1d"):
+            assert int(store.engine.query(f"SELECT sum(points) FROM {table}").data) == points
+        sums = store.engine.query(
+            "SELECT level, sum(t.points), sum(t.stored_points), toString(sum(t.digest)) FROM control_totals AS t "
+            "WHERE lane = 'metrics' GROUP BY level"
+        ).data.decode()
+        for line in sums.splitlines():
+            _, accepted, stored, found = line.split("\t")
+            assert (int(accepted), int(stored), int(found.strip('"')) % 2**64) == (points, points, checksum)
+        assert len(sums.splitlines()) == 3
+        day.twin.state.close()
+
+    on_log(tmp_path, day_of, bytes_max=1 << 20, keep_seconds=0)
+    store.engine.close()
+    store.ledger.close()
