@@ -296,7 +296,8 @@ def main() -> None:
     limit_bytes = max(1 << 20, int(seconds * 16_384))
     limits = (
         f"{{outbox_bytes_max: {limit_bytes}, outbox_merge_bytes: {limit_bytes // 4}, retry_after_seconds: 1, "
-        "message_bytes_max: 512KiB, publish_bytes_max: 512KiB, rollup_bytes_max: 1MiB}"
+        "message_bytes_max: 512KiB, publish_bytes_max: 512KiB, rollup_bytes_max: 1MiB, "
+        "series_per_metric_max: 1_000_000, series_per_tenant_max: 1_000_000}"
     )
     with contextlib.ExitStack() as ending:
         folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
