@@ -15,9 +15,9 @@ PYTEST_ARGS ?=
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
-	@echo 'make kafka   fetch the broker that tests start (java, maven)'
+	@echo 'make kafka   fetch the broker that demo-kafka and the tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
-	@echo 'make demo-kafka   the same, its log on a local Kafka'
+	@echo 'make demo-kafka   the same over a real Kafka broker, which is killed once, too'
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
@@ -34,17 +34,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 kafka: $(KAFKA)
 
-$(KAFKA): tests/kafka/pom.xml
+$(KAFKA): demo/local_kafka.pom.xml | $(STAMP)
 	rm -rf .kafka/libs
 	mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs -DincludeScope=runtime
+	$(BIN)/python -m demo.local_kafka
 	touch $@
 
 demo: $(STAMP)
 	$(BIN)/catchment demo $(DEMO_ARGS)
 
-# The same over a real Kafka, which is started for it and ends with it.
+# Over a real Kafka, which is started for it and ends with it.
 demo-kafka: $(STAMP) $(KAFKA)
-	$(BIN)/python -m tests.kafka.with_broker $(BIN)/catchment demo --kafka {broker} $(DEMO_ARGS)
+	$(BIN)/catchment demo --kafka local $(DEMO_ARGS)
 
 test: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -58,11 +59,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes.
+# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes; RECORD=1 writes the results down.
 ROUNDS ?= 100
 SEED ?=
+RECORD ?=
 chaos: $(STAMP) $(KAFKA)
-	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
+	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) CATCHMENT_CHAOS_RECORD=$(RECORD) \
+		$(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
 
 # A real broker, then a store away under load; the figures go into benchmarks/RESULTS.md.
 MINUTES ?= 4

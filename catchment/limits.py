@@ -235,7 +235,7 @@ class Limits:
     # On the way out.
     outbox_merge_bytes: int = setting(
         2 * _GIB,
-        "envelopes on disk that were not forwarded yet, from where on the oldest are merged; at most half of the maximum",
+        "envelopes on disk that were not forwarded yet, from where on the oldest are merged; at most half the maximum",
         unit="bytes",
         consequence="waiting flushes are merged, then their windows widened to 5 minutes, then to an hour",
         least=0,

@@ -35,13 +35,49 @@ class KillCost:
 
 
 @dataclass(frozen=True)
+class BrokerKill:
+    """The broker, killed, and what came after.
+
+    ``answers_seconds``: from SIGKILL until it answered again; ``caught_up_seconds``: until SQL had all that was
+    acknowledged up to then, None if it never did; ``retries``: requests that stations sent again meanwhile.
+    """
+
+    at_seconds: float
+    answers_seconds: float
+    caught_up_seconds: float | None
+    retries: int
+
+
+@dataclass(frozen=True)
+class BrokerKillCost:
+    """What it cost: ``lost`` is points acknowledged, anywhere, that SQL does not have."""
+
+    kill: BrokerKill
+    lost: int
+
+
+@dataclass(frozen=True)
+class KafkaLook:
+    """The log, where it is Kafka: addresses, how many topics there are, and the prefix of their names."""
+
+    brokers: Sequence[str]
+    prefix: str
+    topics: int
+    is_ours: bool
+
+
+@dataclass(frozen=True)
 class Hops:
-    """Bytes on the way: as senders made them, as sent (gzip), out of the zones and to the globe by lane."""
+    """Bytes on the way: as senders made them, as sent (gzip), out of the zones and to the globe by lane.
+
+    ``messages``: how many left the zones, and how many the regions.
+    """
 
     otlp: int
     sent: int
     regional: Mapping[str, int]
     globe: Mapping[str, int]
+    messages: tuple[int, int] = (0, 0)
 
     @property
     def from_zones(self) -> int:
@@ -122,8 +158,11 @@ class Answer:
     region_series: int
     station_series: int
     next: Next
+    kafka: KafkaLook | None = None
+    broker_kills: Sequence[BrokerKillCost] = ()
 
     @property
     def holds(self) -> bool:
         """Whether the proof holds and no kill lost anything."""
-        return self.proof.holds and all(cost.lost == 0 for cost in self.kills)
+        lost = [*(cost.lost for cost in self.kills), *(cost.lost for cost in self.broker_kills)]
+        return self.proof.holds and not any(lost)

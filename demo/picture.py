@@ -1,8 +1,8 @@
 """The pictures of the documentation, drawn from a run's figures: the answer on a terminal, and the idea.
 
-``catchment demo --picture docs/images`` draws both. Nothing in them is made up: widths of streams are bytes to scale,
-each dot is a station, each sum is what that level holds. Both bring their own background, so that they can be read on a
-white page and on a dark one.
+``catchment demo --picture docs/images`` draws both, with ``--kafka`` the answer only. Nothing in them is made up:
+widths of streams are bytes to scale, each dot is a station, each sum is what that level holds. Both bring their own
+background, so that they can be read on a white page and on a dark one.
 """
 
 from __future__ import annotations
@@ -63,8 +63,11 @@ _TERMINAL: Final = """\
 
 
 def write_pictures(answer: Answer, folder: Path) -> None:
-    """Write ``demo.svg`` and ``confluence.svg``."""
+    """Write ``demo.svg`` and ``confluence.svg``; over Kafka ``demo-kafka.svg``, since the idea is the same."""
     folder.mkdir(parents=True, exist_ok=True)
+    if answer.kafka is not None:
+        (folder / "demo-kafka.svg").write_text(terminal(answer), "utf-8")
+        return
     (folder / "demo.svg").write_text(terminal(answer), "utf-8")
     (folder / "confluence.svg").write_text(confluence(answer), "utf-8")
 
@@ -74,10 +77,16 @@ def terminal(answer: Answer) -> str:
     console = Console(
         record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
-    console.print(Text.assemble(("$ ", "green"), ("make demo", "bold")))
+    console.print(Text.assemble(("$ ", "green"), (_command(answer), "bold")))
     console.print(report(answer))
     drawn = console.export_svg(title="catchment demo", theme=_THEME, code_format=_TERMINAL, unique_id="demo")
     return "\n".join(_TEXT.sub(_shifted, line.rstrip()) for line in drawn.splitlines()) + "\n"
+
+
+def _command(answer: Answer) -> str:
+    if answer.kafka is None:
+        return "make demo"
+    return "make demo-kafka" if answer.kafka.is_ours else "catchment demo --kafka HOST:PORT"
 
 
 _TEXT: Final = re.compile(

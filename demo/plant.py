@@ -1,10 +1,11 @@
 """The plant: the processes of the demo, the very roles of `catchment collector`, `aggregator` and `loader`.
 
-One collector a cloud, one aggregator a region, one store; all share one log: the embedded one, or one on Kafka, under a
-prefix of its own so that runs do not meet. Below the data folder:
+One collector a cloud, one aggregator a region, one store; all share one log, which is all that they share. Below the
+data folder:
 
     run/            the configuration of every process, the tenants files, ``processes.log`` (what they say)
-    log/            the embedded log, if it is that
+    log/            the embedded log, unless the log is Kafka
+    kafka/          the broker's folder, if it is ours
     <cloud>/        a collector's folder
     store/          engine and ledger
 """
@@ -14,10 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
-import secrets
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -30,17 +28,16 @@ from catchment import logs
 from catchment.cli import http_get
 from catchment.cli.exits import EnvironmentFault
 from catchment.cli.supervisor import Child, ChildSpec, Supervisor, role_child
-from catchment.config import Aggregator, Cluster, Config, Listen, LogSettings
-from catchment.config_kafka import Kafka
+from catchment.config import Aggregator, Cluster, Config, Listen
 from catchment.config_load import write
 from catchment.telemetry import Telemetry
 from catchment.units import Address
 from demo.figures import Effort, Kill
 from demo.fleet import TENANT, Cloud, sites, write_tenants
+from demo.log_choice import LogChoice
+from demo.ports import HOST, free_ports
 
-_HOST: Final = "127.0.0.1"
 _READY_SECONDS_MAX: Final = 120.0
-_PORTS: Final = range(12_000, 32_000)
 
 
 @dataclass(frozen=True)
@@ -64,22 +61,19 @@ class Plant:
         clouds: one collector each.
         seed: of the stations' tokens.
         pace: windows and delays.
-        kafka: brokers of a Kafka cluster, host:port each; none for the embedded log.
+        log: of all processes.
     """
 
-    def __init__(self, folder: Path, clouds: Sequence[Cloud], seed: int, pace: Pace, kafka: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, clouds: Sequence[Cloud], seed: int, pace: Pace, log: LogChoice) -> None:
         self.folder = folder
         self.clouds = tuple(clouds)
         self.log_file = folder / "run" / "processes.log"
         self._pace = pace
-        self._kafka, self._log = Kafka(), LogSettings(path=folder / "log")
-        if kafka:
-            self._kafka = Kafka(brokers=tuple(kafka), replication_factor=1)
-            self._log = LogSettings(topic_prefix=f"catchment-demo-{secrets.token_hex(4)}")
-        ports = iter(_free_ports(2 * len(clouds) + 1))
-        self.endpoints = {cloud.name: (_HOST, next(ports)) for cloud in clouds}
-        self._grpc = {cloud.name: Address(_HOST, next(ports)) for cloud in clouds}
-        self._sql = Address(_HOST, next(ports))
+        self._log = log
+        ports = iter(free_ports(2 * len(clouds) + 1))
+        self.endpoints = {cloud.name: (HOST, next(ports)) for cloud in clouds}
+        self._grpc = {cloud.name: Address(HOST, next(ports)) for cloud in clouds}
+        self._sql = Address(HOST, next(ports))
         self.supervisor = Supervisor(
             self._write_files(seed), folder / "run", Telemetry(), stop_seconds=30, log_file=self.log_file
         )
@@ -90,10 +84,9 @@ class Plant:
         """Of the SQL endpoint."""
         return f"http://{self._sql}"
 
-    @property
-    def log_config(self) -> Config:
-        """Where the log of all is."""
-        return Config(log=self._log, kafka=self._kafka)
+    def take_logs(self) -> None:
+        """Send what this process logs to where the others' logs go, away from the screen."""
+        logs.configure("demo", stream=self.log_file.open("a", encoding="utf-8"))
 
     async def start(self) -> None:
         """Start all processes and wait until they are ready.
@@ -101,7 +94,6 @@ class Plant:
         Raises:
             EnvironmentFault: one cannot start; its last words are in the message.
         """
-        logs.configure("demo", stream=self.log_file.open("a", encoding="utf-8"))
         ready = asyncio.Event()
         self._running = asyncio.create_task(self.supervisor.run(ready))
         waiting = asyncio.create_task(ready.wait())
@@ -133,10 +125,10 @@ class Plant:
             await asyncio.sleep(0.02)
         return Kill(cloud, killed - began, time.monotonic() - killed, self._replayed(child.spec.name))
 
-    def effort(self) -> Effort:
-        """What all processes, this one with its simulator included, take now and took so far."""
+    def effort(self, others: Sequence[int] = ()) -> Effort:
+        """What all processes take now and took so far: this one with its simulator, and ``others`` (pids), included."""
         pids = [child.process.pid for child in self.supervisor.children if child.process is not None]
-        usages = [_usage(pid) for pid in (os.getpid(), *pids)]
+        usages = [_usage(pid) for pid in (os.getpid(), *pids, *others)]
         memory, cpu = sum(usage[0] for usage in usages), sum(usage[1] for usage in usages)
         return Effort(len(usages), memory, cpu, 0.0)
 
@@ -170,8 +162,8 @@ class Plant:
                 flush_seconds=self._pace.flush_seconds,
                 listen=Listen(otlp_http=Address(host, port), otlp_grpc=self._grpc[cloud.name]),
                 tenants=tenants,
-                log=self._log,
-                kafka=self._kafka,
+                log=self._log.log,
+                kafka=self._log.kafka,
             )
             children.append(self._child(f"collector-{cloud.name}", "collector", config))
         for region in dict.fromkeys(cloud.region for cloud in self.clouds):
@@ -179,11 +171,11 @@ class Plant:
                 data_dir=self.folder / region,
                 region=region,
                 aggregator=Aggregator(linger_seconds=self._pace.linger_seconds),
-                log=self._log,
-                kafka=self._kafka,
+                log=self._log.log,
+                kafka=self._log.kafka,
             )
             children.append(self._child(f"aggregator-{region}", "aggregator", config))
-        config = Config(data_dir=self.folder, listen=Listen(sql=self._sql), log=self._log, kafka=self._kafka)
+        config = Config(data_dir=self.folder, listen=Listen(sql=self._sql), log=self._log.log, kafka=self._log.kafka)
         children.append(self._child("store", "store", config))
         return children
 
@@ -222,29 +214,9 @@ class Plant:
 async def _is_ready(child: Child) -> bool:
     try:
         port = int(json.loads(child.state_file.read_text("utf-8"))["status_port"])
-        return (await http_get.request(_HOST, port, "/readyz"))[0] == 200
+        return (await http_get.request(HOST, port, "/readyz"))[0] == 200
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different, and stay so.
-
-    They are below those that systems give to outgoing connections: else, while a killed collector is away, a station
-    that dials its port could be given that very port as its own, and would hold it.
-    """
-    candidates = random.sample(_PORTS, len(_PORTS))  # two demos at once should not race for the same ones
-    found: list[int] = []
-    for port in candidates:
-        if len(found) == count:
-            break
-        with socket.socket() as probe:
-            try:
-                probe.bind((_HOST, port))
-            except OSError:
-                continue
-            found.append(port)
-    return found
 
 
 def _usage(pid: int) -> tuple[int, float]:

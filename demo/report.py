@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from demo.figures import Answer, KillCost
+from demo.figures import Answer, BrokerKillCost, KafkaLook, KillCost
 from demo.proof import Line
 from demo.questions import TARGET, CloudState
 
@@ -118,9 +118,11 @@ def _stations(answer: Answer) -> Group:
     more = len(incident.failing) - _STATIONS_SHOWN
     found = f"… and {more:,} more: " if more > 0 else ""
     lines = [Text(f"  {found}{len(incident.failing):,} found; the incident hit {incident.caused:,}", _QUIET)]
-    for row in incident.silent:
+    for row in incident.silent[:_STATIONS_SHOWN]:
         since = str(row["last_seen"])[-8:]
         lines.append(Text(f"○ {row['cluster']} is silent since {since}Z: unknown, never shown as up", "yellow"))
+    if len(incident.silent) > _STATIONS_SHOWN:
+        lines.append(Text(f"  … and {len(incident.silent) - _STATIONS_SHOWN:,} more are silent", "yellow"))
     return Group(table, *lines)
 
 
@@ -189,8 +191,12 @@ def _rest(answer: Answer) -> Table:
     table.add_row(
         "  series", f"{answer.station_series:,} by station → {answer.region_series} by region, for dashboards"
     )
+    if answer.kafka is not None:
+        table.add_row("  log", _log(answer.kafka, hops.messages))
     for cost in answer.kills:
         table.add_row("  kill -9", _kill(cost))
+    for broker in answer.broker_kills:
+        table.add_row("  kill -9", _broker_kill(broker))
     table.add_row(
         "  fresh", f"{fresh.median:.1f} s from acknowledgement to SQL as a rule, {fresh.worst:.1f} s at worst"
     )
@@ -212,6 +218,25 @@ def _kill(cost: KillCost) -> Text:
     )
 
 
+def _log(kafka: KafkaLook, messages: tuple[int, int]) -> str:
+    more = f" and {len(kafka.brokers) - 1} more" if len(kafka.brokers) > 1 else ""
+    ours = ", a broker of this machine" if kafka.is_ours else ""
+    return (
+        f"Kafka{ours}: {kafka.brokers[0]}{more}\n{kafka.topics} topics {kafka.prefix}.*\n"
+        f"{messages[0]:,} messages out of the zones, {messages[1]:,} to the globe"
+    )
+
+
+def _broker_kill(cost: BrokerKillCost) -> Text:
+    kill = cost.kill
+    caught_up = f"after {kill.caught_up_seconds:.1f} s" if kill.caught_up_seconds is not None else "never"
+    return Text.assemble(
+        f"broker at {kill.at_seconds:.0f} s: answers after {kill.answers_seconds:.1f} s, ",
+        (f"{cost.lost:,} points lost", _GOOD if cost.lost == 0 else _BAD),
+        f"\nSQL had all of the meantime {caught_up}; {counted(kill.retries, 'request')} sent again",
+    )
+
+
 def _next(answer: Answer) -> Text:
     where = answer.next
     if where.sql_url:
@@ -222,12 +247,20 @@ def _next(answer: Answer) -> Text:
             "# any application with an OpenTelemetry SDK, or a point by hand:",
             f"export OTEL_EXPORTER_OTLP_ENDPOINT={where.otlp_url}",
             f"catchment send parcels 7 --url {where.otlp_url}",
+            *(
+                [f"catchment topics describe --config {where.folder}/run/aggregator-jp-east.yaml"]
+                if answer.kafka
+                else []
+            ),
             f"less {where.folder}/run/processes.log",
             "Ctrl-C stops it.",
         ]
     else:
+        again = "catchment demo --keep     # the same, and it stays up to be asked in SQL"
+        if answer.kafka is not None:
+            again = "catchment demo --keep     # stays up to be asked in SQL; goes with --kafka"
         lines = [
-            "catchment demo --keep     # the same, and it stays up to be asked in SQL",
+            again,
             "catchment demo --tamper   # claim a watt-hour that nobody sent: the proof fails",
             "catchment up              # point any OpenTelemetry SDK at http://127.0.0.1:4318",
         ]

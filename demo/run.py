@@ -1,7 +1,8 @@
 """`catchment demo`: start the plant, let the fleet send, break things, ask, prove.
 
-Phases: start → traffic (an incident, and a kill −9 in the middle) → drain → ask → answer. The folder is removed at the
-end unless it was given or is to be kept. Exit codes: 0 it adds up, 1 it does not, 2 usage, 3 the environment failed.
+Phases: start → traffic (an incident, and a kill −9 in the middle) → drain → ask → answer. A Kafka broker of ours is
+started before all else, killed once after the collector, and stopped in the end. The folder is removed at the end
+unless it was given or is to be kept. Exit codes: 0 it adds up, 1 it does not, 2 usage, 3 the environment failed.
 """
 
 from __future__ import annotations
@@ -13,17 +14,31 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from catchment.cli.exits import CHECK_FAILED, FINE, EnvironmentFault, UsageFault
 from catchment.errors import CatchmentError
 from catchment.sql_client import SqlClient
-from demo import questions
-from demo.figures import Answer, Effort, Freshness, Hops, Incident, Kill, KillCost, Next
+from demo import log_choice, questions
+from demo.figures import (
+    Answer,
+    BrokerKill,
+    BrokerKillCost,
+    Effort,
+    Freshness,
+    Hops,
+    Incident,
+    KafkaLook,
+    Kill,
+    KillCost,
+    Next,
+)
 from demo.fleet import STATIONS, clouds
-from demo.plant import Pace, Plant
+from demo.local_kafka import LocalKafka, require_jars
+from demo.plan import TROUBLED, Plan
+from demo.plant import Plant
 from demo.proof import Evidence, Proof, prove
 from demo.report import counted
 from demo.screen import Screen, make_screen
@@ -35,51 +50,8 @@ from demo.watch import LogTail, Watch
 DURATION_SECONDS_MIN: Final = 10.0
 STATIONS_MIN: Final = 16
 _SEED: Final = 1
-_REQUESTS_PER_SECOND: Final = 300  # what two cores carry with room to spare
 _DRAIN_SECONDS_MAX: Final = 60.0
-_TROUBLED: Final = "jp-west-b"
 _KILLED: Final = "jp-east-a"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to happen. Times are seconds since the traffic began.
-
-    ``kafka``: brokers of a Kafka cluster that the log is put on; none for the embedded log.
-    ``tamper``: claim a watt-hour that nobody sent, to see the proof fail.
-    ``picture``: folder that the pictures of this run are written to.
-    """
-
-    duration_seconds: float
-    stations: int = STATIONS
-    data_dir: Path | None = None
-    keep: bool = False
-    tamper: bool = False
-    picture: Path | None = None
-    kafka: tuple[str, ...] = ()
-
-    @property
-    def period_seconds(self) -> float:
-        """How often a station sends."""
-        return max(2.0, self.stations / _REQUESTS_PER_SECOND)
-
-    @property
-    def pace(self) -> Pace:
-        """Windows and delays that fit the stations' pace."""
-        period = self.period_seconds
-        resolution = next(seconds for seconds in range(1, 3_601) if 3_600 % seconds == 0 and seconds >= 1.5 * period)
-        return Pace(resolution, flush_seconds=period / 2, linger_seconds=period / 5)
-
-    @property
-    def trouble(self) -> Trouble:
-        """The incident: payment fails at a fifth of the stations of a cloud, and one station falls silent."""
-        count = next(cloud.stations for cloud in clouds(self.stations) if cloud.name == _TROUBLED)
-        return Trouble(_TROUBLED, begin_seconds=0.3 * self.duration_seconds, dark=count - 1)
-
-    @property
-    def kill_seconds(self) -> float:
-        """When a collector is killed."""
-        return 0.55 * self.duration_seconds
 
 
 def main(
@@ -90,12 +62,12 @@ def main(
     tamper: bool = False,
     stations: int = STATIONS,
     picture: Path | None = None,
-    kafka: tuple[str, ...] = (),
+    kafka: str = "",
 ) -> int:
     """Run the demo; returns the exit code.
 
     Raises:
-        UsageFault: the folder is in use, or there is too little to show.
+        UsageFault: the folder is in use, there is too little to show, or a broker's address is none.
         EnvironmentFault: the plant cannot start, or breaks.
     """
     plan = Plan(duration_seconds, stations, data_dir, keep, tamper, picture, kafka)
@@ -103,6 +75,9 @@ def main(
         raise UsageFault(f"--duration {duration_seconds:g}s shows nothing; give at least {DURATION_SECONDS_MIN:g}s")
     if stations < STATIONS_MIN:
         raise UsageFault(f"--stations {stations} leaves clouds empty; give at least {STATIONS_MIN}")
+    log_choice.brokers_of(kafka or log_choice.LOCAL)
+    if kafka == log_choice.LOCAL:
+        require_jars()
     with _folder(plan) as folder, make_screen() as screen:
         return asyncio.run(_Demo(plan, folder, screen).run())
 
@@ -131,7 +106,14 @@ class _Demo:
         self._started = time.monotonic()
         self._fleet = clouds(plan.stations)
         self._regions = tuple(dict.fromkeys(cloud.region for cloud in self._fleet))
-        self._plant = Plant(folder, self._fleet, _SEED, plan.pace, plan.kafka)
+        self._broker = LocalKafka(folder / "kafka") if plan.kafka == log_choice.LOCAL else None
+        if plan.kafka:
+            self._log = log_choice.on_kafka(
+                (self._broker.plain,) if self._broker else log_choice.brokers_of(plan.kafka)
+            )
+        else:
+            self._log = log_choice.embedded(folder)
+        self._plant = Plant(folder, self._fleet, _SEED, plan.pace, self._log)
         self._simulator = Simulator(
             self._fleet,
             self._plant.endpoints,
@@ -141,6 +123,7 @@ class _Demo:
         )
         self._sql = SqlClient(self._plant.sql_url)
         self._kills: list[Kill] = []
+        self._broker_kills: list[BrokerKill] = []
 
     async def run(self) -> int:
         """All phases; Ctrl-C ends them with everything cleaned up."""
@@ -172,18 +155,18 @@ class _Demo:
             raise KeyboardInterrupt from None
         finally:
             await self._plant.kill_all()
+            if self._broker is not None:
+                self._broker.stop()
 
     async def _phases(self) -> bool:
         plan, screen = self._plan, self._screen
-        log = f", their log on Kafka at {', '.join(plan.kafka)}" if plan.kafka else ""
-        with screen.phase(f"start {len(self._plant.supervisor.children)} processes on this machine{log}"):
-            await self._plant.start()
-        tail = LogTail(self._plant.log_config, self._regions)
+        await self._start()
+        tail = LogTail(self._log, self._regions)
         try:
             watch = Watch(self._simulator, self._sql, tail)
             with screen.phase(f"traffic: {plan.stations:,} stations send for {plan.duration_seconds:g} s"):
                 span = await self._traffic(watch)
-            effort = self._plant.effort()
+            effort = self._plant.effort([self._broker.pid] if self._broker is not None else [])
             with screen.phase("drain: until SQL has all that was acknowledged"):
                 drained_seconds = await self._drain(watch)
             with screen.phase("ask, and prove"):
@@ -197,6 +180,19 @@ class _Demo:
             write_pictures(answer, plan.picture)
         return answer.holds
 
+    async def _start(self) -> None:
+        screen, brokers = self._screen, ", ".join(self._log.kafka.brokers)
+        self._plant.take_logs()
+        if self._broker is not None:
+            with screen.phase(f"start a Kafka broker on {brokers}"):
+                await asyncio.to_thread(self._broker.start)
+        where = ""
+        if brokers:
+            where = f"; their log is Kafka on {brokers}, topics {self._log.log.topic_prefix}.*"
+            await log_choice.check_brokers(self._log)
+        with screen.phase(f"start {len(self._plant.supervisor.children)} processes on this machine{where}"):
+            await self._plant.start()
+
     async def _traffic(self, watch: Watch) -> questions.Span:
         plan, trouble = self._plan, self._plan.trouble
         begin = int(time.time()) + 1
@@ -205,7 +201,7 @@ class _Demo:
             asyncio.create_task(watch.run()),
             asyncio.create_task(self._show(watch, began)),
             asyncio.create_task(self._mark_trouble(trouble)),
-            asyncio.create_task(self._kill(began)),
+            asyncio.create_task(self._kills_in_turn(watch, began)),
         ]
         sending = asyncio.create_task(self._simulator.run(plan.duration_seconds, _DRAIN_SECONDS_MAX))
         try:
@@ -231,13 +227,40 @@ class _Demo:
         affected = counted(len(self._simulator.affected()), "station")
         self._screen.mark(f"incident: {trouble.service} fails at {affected} of {trouble.cloud}, one more falls silent")
 
-    async def _kill(self, began: float) -> None:
+    async def _kills_in_turn(self, watch: Watch, began: float) -> None:
         await asyncio.sleep(self._plan.kill_seconds)
+        await self._kill(began)
+        if self._broker is not None:
+            await asyncio.sleep(max(0.0, began + self._plan.broker_kill_seconds - time.monotonic()))
+            await self._kill_broker(self._broker, watch, began)
+
+    async def _kill(self, began: float) -> None:
         self._screen.mark(f"kill -9 of the collector of {_KILLED}")
         kill = await self._plant.kill_collector(_KILLED, began)
         self._kills.append(kill)
         replayed = counted(kill.replayed, "request")
         self._screen.mark(f"ready again after {kill.ready_seconds:.1f} s, {replayed} replayed from its inbox")
+
+    async def _kill_broker(self, broker: LocalKafka, watch: Watch, began: float) -> None:
+        self._screen.mark("kill -9 of the Kafka broker")
+        before, killed = self._simulator.accounts().fleet(), time.monotonic()
+        watch.is_log_away = True
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+        answers_seconds = time.monotonic() - killed
+        now = self._simulator.accounts().fleet()
+        meanwhile = counted(now.points - before.points, "point")
+        self._screen.mark(f"it answers again after {answers_seconds:.1f} s, {meanwhile} were acknowledged meanwhile")
+        caught_up_seconds: float | None = None
+        while caught_up_seconds is None and time.monotonic() - killed < answers_seconds + _DRAIN_SECONDS_MAX:
+            await asyncio.sleep(0.2)
+            if watch.look.stored >= now.points:
+                watch.is_log_away = False
+                caught_up_seconds = time.monotonic() - killed
+                self._screen.mark(f"SQL has all of the meantime after {caught_up_seconds:.1f} s")
+        self._broker_kills.append(
+            BrokerKill(killed - began, answers_seconds, caught_up_seconds, now.retries - before.retries)
+        )
 
     async def _drain(self, watch: Watch) -> float:
         """Wait until all levels have what was acknowledged, or time is up: then the proof says what is missing."""
@@ -270,8 +293,10 @@ class _Demo:
             clouds=states,
             incident=incident,
             proof=proof,
-            hops=Hops(fleet.body_bytes, fleet.sent_bytes, dict(tail.traffic.regional), dict(tail.traffic.globe)),
+            hops=self._hops(tail),
             kills=[self._cost(kill) for kill in self._kills],
+            broker_kills=[BrokerKillCost(kill, fleet.points - proof.lines[-1].points) for kill in self._broker_kills],
+            kafka=await self._kafka(),
             freshness=freshness,
             effort=replace(effort, wall_seconds=time.monotonic() - self._started),
             station_series=rows[0],
@@ -282,7 +307,7 @@ class _Demo:
     def _prove(self) -> Proof:
         accounts = self._simulator.accounts()
         if self._plan.tamper:
-            next(iter(accounts.by_cloud[_TROUBLED].values())).increments[ENERGY, "charging"] += 1
+            next(iter(accounts.by_cloud[TROUBLED].values())).increments[ENERGY, "charging"] += 1
         evidence = Evidence(
             edge=self._plant.edge_totals(),
             stations=questions.sums_of_stations(self._sql),
@@ -307,6 +332,17 @@ class _Demo:
     def _cost(self, kill: Kill) -> KillCost:
         told = self._simulator.accounts().cloud(kill.cloud)
         return KillCost(kill, told.retries, told.points - questions.sums_of_zones(self._sql)[kill.cloud].points)
+
+    def _hops(self, tail: LogTail) -> Hops:
+        fleet, traffic = self._simulator.accounts().fleet(), tail.traffic
+        messages = traffic.regional_messages.total(), traffic.globe_messages.total()
+        return Hops(fleet.body_bytes, fleet.sent_bytes, dict(traffic.regional), dict(traffic.globe), messages)
+
+    async def _kafka(self) -> KafkaLook | None:
+        if not self._plan.kafka:
+            return None
+        topics = await log_choice.count_topics(self._log)
+        return KafkaLook(self._log.kafka.brokers, self._log.log.topic_prefix, topics, self._broker is not None)
 
     def _next(self) -> Next:
         plant = self._plant

@@ -7,6 +7,7 @@ process start anew with it and one process is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -22,6 +23,7 @@ from catchment.log.port import Log
 from catchment.query import Querier
 from demo import questions
 from demo.accounts import Totals
+from demo.log_choice import LogChoice
 from demo.simulator import Simulator
 
 _LOOK_SECONDS: Final = 1.0
@@ -42,36 +44,39 @@ class Look:
 
 @dataclass
 class Traffic:
-    """Bytes of messages by lane: what left the zones, and what left the regions for the globe."""
+    """Bytes of messages by lane, and how many: what left the zones, and what left the regions for the globe."""
 
     regional: Counter[str] = field(default_factory=Counter)
     globe: Counter[str] = field(default_factory=Counter)
+    regional_messages: Counter[str] = field(default_factory=Counter)
+    globe_messages: Counter[str] = field(default_factory=Counter)
 
 
 class LogTail:
     """Reads all topics of the log once, as they grow, and adds up the sizes of their messages."""
 
-    def __init__(self, config: Config, regions: Sequence[str]) -> None:
-        self.traffic = Traffic()
-        self._log: Log = open_log(config, must_exist=True)
-        prefix = config.log.topic_prefix
+    def __init__(self, choice: LogChoice, regions: Sequence[str]) -> None:
+        traffic = self.traffic = Traffic()
+        self._log: Log = open_log(Config(log=choice.log, kafka=choice.kafka), must_exist=True)
+        prefix = choice.log.topic_prefix
         self._topics = [
             *(
-                (regional_topic(prefix, region, lane), lane, self.traffic.regional)
+                (regional_topic(prefix, region, lane), lane, traffic.regional, traffic.regional_messages)
                 for region in regions
                 for lane in EDGE_LANES
             ),
-            *((global_topic(prefix, lane), lane, self.traffic.globe) for lane in GLOBAL_LANES),
+            *((global_topic(prefix, lane), lane, traffic.globe, traffic.globe_messages) for lane in GLOBAL_LANES),
         ]
-        self._positions = dict.fromkeys((topic for topic, _, _ in self._topics), 0)
+        self._positions = dict.fromkeys((topic for topic, *_ in self._topics), 0)
 
     async def read(self) -> None:
-        """Read what is new in every topic; the demo's topics have one partition."""
-        for topic, lane, sizes in self._topics:
+        """Read what is new in every topic; the demo's topics have one partition. May be cancelled, and called again."""
+        for topic, lane, sizes, counts in self._topics:
             while messages := await self._log.poll(
                 topic, 0, self._positions[topic], messages_max=_MESSAGES, bytes_max=_BYTES, wait_seconds=0
             ):
                 sizes[lane] += sum(len(message.value) for message in messages)
+                counts[lane] += len(messages)
                 self._positions[topic] = messages[-1].offset + 1
 
     async def close(self) -> None:
@@ -80,7 +85,10 @@ class LogTail:
 
 
 class Watch:
-    """Looks about once a second; ``delays_seconds`` are the freshness at every look during the traffic."""
+    """Looks about once a second; ``delays_seconds`` are the freshness at every look that saw more in SQL.
+
+    While ``is_log_away`` every look counts, since nothing new comes and what there is grows older.
+    """
 
     def __init__(self, simulator: Simulator, querier: Querier, tail: LogTail) -> None:
         self._simulator = simulator
@@ -90,6 +98,7 @@ class Watch:
         self._acknowledged: list[int] = []
         self._stored = 0
         self.delays_seconds: list[float] = []
+        self.is_log_away = False
         self.look = Look(simulator.accounts().fleet(), 0, 0.0, 0, 0)
 
     async def run(self) -> None:
@@ -106,11 +115,14 @@ class Watch:
         self._acknowledged.append(fleet.points)
         try:
             stored = await asyncio.to_thread(questions.stored_points, self._querier)
-            await self._tail.read()
         except CatchmentError:
             return  # busy just now; the next look sees it
+        # A log whose broker is away keeps one waiting, and what SQL has must be looked at meanwhile.
+        with contextlib.suppress(CatchmentError, TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._tail.read()
         behind = behind_seconds(self._times, self._acknowledged, now=asked, stored=stored)
-        if stored > self._stored:
+        if stored > self._stored or self.is_log_away:
             self.delays_seconds.append(behind)
         self._stored = stored
         traffic = self._tail.traffic

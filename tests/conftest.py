@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import ports
-from tests.kafka.broker import Broker, require_jars
+from demo.ports import free_port as a_free_port
+from tests.kafka.broker import Broker
 
 # Machines that run the tests are shared: a slow example is no failure, and a slow generator none either.
 settings.register_profile("catchment", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -19,13 +19,12 @@ settings.load_profile("catchment")
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """A function that gives a TCP port of this machine that was free just now, another one at each call."""
-    return ports.free_port
+    return a_free_port
 
 
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker of our own, which a test may kill if it starts it again."""
-    require_jars()
     broker = Broker(tmp_path_factory.mktemp("kafka"))
     broker.start()
     try:

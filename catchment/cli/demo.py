@@ -25,7 +25,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--keep", is_flag=True, help="Stay up afterwards, to be asked with `catchment sql`, until Ctrl-C.")
 @click.option("--tamper", is_flag=True, help="Claim a watt-hour that nobody sent: the proof must fail (exit code 1).")
 @click.option("--stations", default=3_000, show_default=True, type=click.IntRange(1, 20_000), help="Size of the fleet.")
-@click.option("--kafka", default="", metavar="HOST:PORT,…", help="Put the log on this Kafka cluster, in new topics.")
+@click.option(
+    "--kafka",
+    default="",
+    metavar="BROKERS",
+    help="The log is Kafka: host:port,… of brokers that run, or `local` for one that the demo starts and kills once.",
+)
 @click.option("--picture", type=_FOLDER, hidden=True, help="Draw the pictures of the documentation into this folder.")
 def demo(
     data_dir: Path | None,
@@ -46,5 +51,5 @@ def demo(
         tamper=tamper,
         stations=stations,
         picture=picture,
-        kafka=tuple(broker.strip() for broker in kafka.split(",") if broker.strip()),
+        kafka=kafka,
     )

@@ -18,15 +18,15 @@ COMMAND = (sys.executable, "-m", "catchment.cli.main")
 SMALL = ("demo", "--stations", "40", "--duration")
 
 
-def run(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
-    """A command of the CLI, to its end; temporary folders are made below ``temporary``."""
+def run(*arguments: str, temporary: Path, seconds: float = 170) -> subprocess.CompletedProcess[str]:
+    """A command of the CLI, to its end, within ``seconds``; temporary folders are made below ``temporary``."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env={"TMPDIR": str(temporary), "PYTHONUTF8": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=seconds,
     )
 
 
@@ -65,17 +65,6 @@ def test_a_small_demo_adds_up_draws_itself_and_leaves_nothing_behind(tmp_path: P
         assert "url(http" not in text and told[3] in text
     assert list(tmp_path.glob("catchment-demo-*")) == []
     assert processes_of(tmp_path / "catchment-demo-") == []
-
-
-@pytest.mark.slow
-def test_one_invented_watt_hour_makes_the_proof_fail(tmp_path: Path) -> None:
-    """A sum that is one off is named, down to the station, and the exit code is 1."""
-    done = run(*SMALL, "10s", "--tamper", temporary=tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "It does NOT add up. Each alone: 39 of 40 stations, 7 of 8 clouds equal." in done.stdout
-    assert "unequal: jp-west-b, osaka-b-0001" in done.stdout
-    assert line_of(done.stdout, "globe").endswith("✗")
-    assert line_of(done.stdout, "accepted by collectors").endswith("✓"), "points were not tampered with"
 
 
 @pytest.mark.slow

@@ -12,12 +12,24 @@ import pytest
 from rich.console import Console
 
 from demo.accounts import Account, Accounts
-from demo.figures import Answer, Effort, Freshness, Hops, Incident, Kill, KillCost, Next
+from demo.figures import (
+    Answer,
+    BrokerKill,
+    BrokerKillCost,
+    Effort,
+    Freshness,
+    Hops,
+    Incident,
+    KafkaLook,
+    Kill,
+    KillCost,
+    Next,
+)
 from demo.picture import confluence, terminal
+from demo.plan import Plan
 from demo.proof import Evidence, Proof, prove
 from demo.questions import CloudState, Quantile, Sums
 from demo.report import report
-from demo.run import Plan
 from demo.station import ENERGY, FAILED, REQUESTS, SERVICES, SESSIONS
 from demo.watch import behind_seconds
 
@@ -170,6 +182,14 @@ def test_answer_fits_80_columns_without_cutting() -> None:
     assert "fresh    4.0 s" in text
 
 
+def test_many_silent_stations_are_counted_not_listed() -> None:
+    """Where cores are overloaded a whole cloud may be silent: a few of its stations are named, the others counted."""
+    silent = [{"cluster": f"osaka-b-{n:04d}", "last_seen": "2026-11-23 16:14:35"} for n in range(375)]
+    text = shown(dataclasses.replace(answer(), incident=Incident("jp-west-b", [], silent, 75)))
+    assert text.count("is silent since") == 4 and "… and 371 more are silent" in text
+    assert "more are silent" not in shown(answer())
+
+
 @pytest.mark.parametrize(("failed", "shares"), [(1, "99.999 %"), (0, "100.000 %")])
 def test_not_whole_is_never_shown_as_whole(failed: int, shares: str) -> None:
     """Shares are cut off, not rounded: one failure in ten million is not 100 %."""
@@ -196,6 +216,32 @@ def test_what_does_not_hold_is_said() -> None:
     text = shown(answer(broken, lost=3))
     assert "It does NOT add up" in text and "unequal: s1" in text and "✗" in text and "3 points lost" in text
     assert not answer(broken).holds and not answer(lost=1).holds and answer().holds
+
+
+def over_kafka(lost: int = 0, caught_up: float | None = 21.5) -> Answer:
+    """The same with the log on Kafka, whose broker was killed."""
+    kill = BrokerKill(166.0, 12.5, caught_up, 1_550)
+    hops = dataclasses.replace(answer().hops, messages=(112_345, 101_234))
+    look = KafkaLook(
+        ["kafka-1.jp-east.example.org:9092", "kafka-2.jp-east.example.org:9092"], "catchment-demo-0123abcd", 26, False
+    )
+    return dataclasses.replace(answer(), hops=hops, kafka=look, broker_kills=[BrokerKillCost(kill, lost)])
+
+
+def test_a_log_on_kafka_is_said_and_its_kill_counts() -> None:
+    """Brokers, topics and messages are shown within 80 columns; a point that a broker's kill lost fails the answer."""
+    text = shown(over_kafka())
+    trimmed = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Kafka: kafka-1.jp-east.example.org:9092 and 1 more\n" in trimmed
+    assert "26 topics catchment-demo-0123abcd.*\n" in trimmed
+    assert "112,345 messages out of the zones, 101,234 to the globe\n" in trimmed
+    assert "broker at 166 s: answers after 12.5 s, 0 points lost" in text
+    assert "SQL had all of the meantime after 21.5 s; 1,550 requests sent again" in text
+    assert over_kafka().holds and not over_kafka(lost=1).holds
+    broken = shown(over_kafka(lost=1, caught_up=None))
+    assert "It does NOT add up" in broken and "all of the meantime never" in broken
+    assert "demo&#160;--kafka" in terminal(over_kafka()) and "kafka" not in terminal(answer())
 
 
 def test_pictures_show_the_figures() -> None:

@@ -260,7 +260,7 @@ class Run:
         """Until all that was acknowledged is in the tables; returns the second."""
         while not all(sender.offer(new=False) for sender in (*self._steady, self._filling)):
             time.sleep(0.1)
-        self._stack.drain_collector(120)
+        self._stack.drain_collectors(120)
 
         def there() -> bool:
             return globe(self._stack) == sum(points for points, _ in self._stack.acknowledged().values())
