@@ -86,4 +86,4 @@ def test_a_wrong_folder_or_region_is_told(
     other = tmp_path / "other.yaml"
     other.write_text(f"data_dir: {tmp_path}\nregion: eu-west\n")
     assert run(["dlq", "list", "--config", str(other)]) == 2
-    assert "region eu-west has no dead-letter topic" in capsys.readouterr().err
+    assert "eu-west has no dead-letter topic" in capsys.readouterr().err
