@@ -58,11 +58,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes.
+# Kills, zombies and broker deaths on a real Kafka for as many rounds as one likes; RECORD=1 writes the results down.
 ROUNDS ?= 100
 SEED ?=
+RECORD ?=
 chaos: $(STAMP) $(KAFKA)
-	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
+	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) CATCHMENT_CHAOS_RECORD=$(RECORD) \
+		$(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -9,8 +9,10 @@ Rules:
 3. After `Fenced` the partition belongs to somebody else and is left, until an assignment names it again.
 4. A message that is `Invalid` is dead-lettered and counted. One that is `TooNew` stops its partition there: it is held
    (`PartitionStatus.state` is ``held``: not ready, alert) until a newer program reads it. What came before it goes out.
-5. A `Bug` ends the process loudly: nothing that does not add up is published.
-6. Memory: per partition at most ``batch_bytes_max`` of encoded input, plus one message.
+5. A partition whose log is `Corrupt` (its position was deleted before it was read) or refuses it (`Invalid`) is
+   ``halted``: not ready, alert, the others go on. It is looked at again every ``halt_seconds``.
+6. A `Bug` ends the process loudly: nothing that does not add up is published.
+7. Memory: per partition at most ``batch_bytes_max`` of encoded input, plus one message.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from aggregators.rollup import ROWS_MAX, encode_bounded, roll_up
 from catchment.columns import EDGE_LANES, dead_letter_topic, regional_topic
 from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE, Envelope, decode
-from catchment.errors import Bug, Fenced, Invalid, Retry, TooNew
+from catchment.errors import Bug, Corrupt, Fenced, Invalid, Retry, TooNew
 from catchment.log.port import Assignment, Log, Membership, Message, OutMessage, Source, Writer
 from catchment.reach import Reach
 
@@ -51,6 +53,7 @@ class AggregatorConfig:
     ``batch_bytes_max``: encoded input of one roll-up (8 MiB is about 150,000 rows).
     ``message_bytes_max``: an output over it is split; must be within the log's own limit.
     ``retry_seconds_max``: the longest backoff.
+    ``halt_seconds``: how often a halted partition is looked at again: somebody may have mended its log.
     ``drain_seconds``: how long a stop may go on rolling up what is there.
     """
 
@@ -65,6 +68,7 @@ class AggregatorConfig:
     rows_max: int = ROWS_MAX
     message_bytes_max: int = 32 << 20
     retry_seconds_max: float = 5.0
+    halt_seconds: float = 10.0
     drain_seconds: float = 10.0
 
     @property
@@ -103,7 +107,7 @@ class AggregatorConfig:
 class PartitionStatus:
     """Where one input partition is.
 
-    ``state`` is starting, running, retrying, held, fenced or stopped; ``reason`` says why where it is not running.
+    ``state`` is starting, running, retrying, held, halted, fenced or stopped; ``reason`` says why where it waits.
     """
 
     topic: str
@@ -208,7 +212,7 @@ class Aggregator:
         return [self._status[key] for key in sorted(self._status)]
 
     def ready(self) -> bool:
-        """Whether it has a place in the group and every partition runs: none is held, fenced, retrying or starting."""
+        """Whether it has a place in the group and every partition runs, which none does that waits, whatever for."""
         return self._joined and all(status.state == "running" for status in self._status.values())
 
     @property
@@ -239,6 +243,12 @@ class Aggregator:
                 _log.warning("%s/%d: starting over: %s", status.topic, status.partition, error)
                 if await self._pause(attempt, stop):
                     return
+            except (Corrupt, Invalid) as error:
+                if status.state != "halted":
+                    _log.error("%s/%d: halted: %s", status.topic, status.partition, error)
+                status.state, status.reason = "halted", str(error)
+                if await _stopped(stop, self._config.halt_seconds):
+                    return
             except Fenced as error:
                 status.state, status.reason = "fenced", str(error)
                 _log.warning("%s/%d: taken over: %s", status.topic, status.partition, error)
@@ -251,12 +261,14 @@ class Aggregator:
         writer = await self._log.writer(source)
         try:
             status.position = await writer.committed() or 0
-            status.state, status.reason = "running", ""
+            if status.state != "halted":
+                status.state, status.reason = "running", ""
             drain_until = float("inf")
             while time.monotonic() < drain_until:
                 if stop.is_set() and drain_until == float("inf"):
                     drain_until = time.monotonic() + self._config.drain_seconds
                 messages = await self._collect(status, stop)
+                status.state, status.reason = "running", ""
                 status.end_offset = await self._log.end_offset(status.topic, status.partition)
                 if status.position > status.end_offset:
                     raise Bug(
@@ -372,8 +384,13 @@ class Aggregator:
     async def _pause(self, attempt: int, stop: asyncio.Event) -> bool:
         """Back off, with jitter so that partitions do not come back together; True when stopped meanwhile."""
         seconds = min(0.05 * 2 ** min(attempt, 10), self._config.retry_seconds_max) * random.uniform(0.5, 1.0)  # noqa: S311
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return await _stopped(stop, seconds)
+
+
+async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait; True when stopped meanwhile."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -111,12 +111,12 @@ def measure_collector(folder: Path, address: str, intervals: int) -> str:
         stack.wait_ready("collector")
         load = Load(Shape(points_per_body=10_000, interval_seconds=1, start_ns=time.time_ns()))
         asyncio.run(post_all(stack.ports["otlp_http"], load.bodies(1), "", 4))
-        stack.drain_collector()
+        stack.drain_collectors()
         prepared = [load.bodies(interval) for interval in range(2, 2 + intervals)]
         cpu, wall = process_cpu_seconds(stack.pid("collector")), time.perf_counter()
         for bodies in prepared:
             asyncio.run(post_all(stack.ports["otlp_http"], bodies, "", 4))
-        stack.drain_collector()
+        stack.drain_collectors()
         wall, cpu = time.perf_counter() - wall, process_cpu_seconds(stack.pid("collector")) - cpu
         stack.stop("collector")
         return _figure(intervals * load.points_per_interval, wall, cpu, "points")

@@ -17,7 +17,7 @@ from typing import Protocol
 from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
 from catchment.crash import crash_point
-from catchment.errors import CatchmentError, Retry
+from catchment.errors import CatchmentError, Invalid, Retry
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
@@ -116,7 +116,7 @@ class Collector:
         self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._outbox = self._state.outbox_size()
-        self._flush_trouble = self._trim_trouble = self._log_trouble = ""
+        self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
         replayed = self._pipeline.replay()
         if config.tenants is None and places and (self._own.tenant, self._own.cluster) not in places:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
@@ -185,7 +185,7 @@ class Collector:
         return [
             reason
             for reason in (
-                *(self._pressure(), self._flush_trouble, self._trim_trouble),
+                *(self._pressure(), self._flush_trouble, self._trim_trouble, self._merge_trouble),
                 *(self._log_trouble, self._forwarder.trouble),
             )
             if reason
@@ -242,7 +242,9 @@ class Collector:
         self._forwarder.flushed()
 
     def _flush(self, refusals: Counter[tuple[Sender, str]]) -> Flushed:
-        """On the edge's thread: a cut at what was applied so far."""
+        """On the edge's thread: a cut at what was applied so far. Once that is committed nothing below it makes it a
+        failed flush: what has not worked is said on the status port, and the next flush does it.
+        """
         now_ns = time.time_ns()
         for (sender, reason), count in refusals.items():
             place = self.edge.catalog.place(sender.tenant, sender.cluster)
@@ -259,13 +261,22 @@ class Collector:
             # The flush is real; the segments stay until a later trim can delete them.
             self._trim_trouble = str(error)
         crash_point("flush.trimmed")
-        self._outbox = self._state.outbox_size()
-        if self._outbox[1] > self._config.limits.outbox_merge_bytes:
-            self._merge_waiting()
+        self._merge_trouble = ""
+        try:
+            self._outbox = self._state.outbox_size()
+            if self._outbox[1] > self._config.limits.outbox_merge_bytes:
+                self._merge_waiting()
+        except (Retry, Invalid) as error:
+            self._merge_trouble = f"what waits cannot be merged: {error}"
+            log.warning(self._merge_trouble)
         return flushed
 
     def _merge_waiting(self) -> None:
-        """Some steps down the ladder; what they cannot do, the next flush may."""
+        """Some steps down the ladder; what they cannot do, the next flush may.
+
+        Raises:
+            Retry, Invalid: a step changed nothing; the steps before it are real.
+        """
         saved = 0
         for _ in range(_MERGES_PER_FLUSH):
             step = self._flusher.coarsen()

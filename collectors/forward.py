@@ -22,7 +22,7 @@ from collectors.state import OutboxRow, StateFile
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_SECONDS_MAX = 10.0
+_BACKOFF_SECONDS_MAX = 5.0
 _IDLE_SECONDS = 1.0
 
 

@@ -42,7 +42,8 @@ def restore(lives: Lives, segments: list[pa.Table]) -> None:
     """Put persisted lives into an empty table; of several rows of one life the last is the one."""
     if not segments:
         return
-    table = pa.concat_tables(segments)
+    # By name: a later version's columns are its own, and only in the segments that it wrote.
+    table = pa.concat_tables([segment.select([*_COLUMNS, "buckets"]) for segment in segments])
     ids, starts = table["stream_id"].to_numpy(), table["start_ns"].to_numpy()
     order = np.lexsort((np.arange(len(ids)), starts, ids))
     last = np.ones(len(ids), np.bool_)

@@ -14,6 +14,8 @@ Rules:
 1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.
 2. synchronous=FULL with a write-ahead log: what is committed survives a crash of the machine.
 3. Two threads use it, each with a connection of its own: the flush (writes) and the forwarder (reads, trims).
+4. The next minor version may add tables, and columns that may be left out, so every statement here names its columns.
+   What is in them must still be right after this program has worked on the file.
 """
 
 from __future__ import annotations
@@ -135,7 +137,15 @@ class StateFile:
         """
         with self._named():
             self._db.execute(
-                "INSERT OR IGNORE INTO meta VALUES (1, ?, ?, ?, 0, 0, ?)", (VERSION, inbox_id, now_ns, now_ns)
+                "INSERT OR IGNORE INTO meta "
+                "(only, version, inbox_id, known_since_ns, consumed, sequence, seen_horizon_ns) "
+                "VALUES (1, ?, ?, ?, 0, 0, ?)",
+                (VERSION, inbox_id, now_ns, now_ns),
+            )
+            # The first program noted nothing of what it handed over: all that it left may have been.
+            self._db.execute(
+                "INSERT OR IGNORE INTO handed (only, sequence) "
+                "SELECT 1, coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'"
             )
             row = self._db.execute(
                 "SELECT version, inbox_id, known_since_ns, consumed, sequence, seen_horizon_ns FROM meta"
@@ -197,7 +207,7 @@ class StateFile:
             for (tenant, lane), (points, digest) in flush.acknowledged.items():
                 points_before, digest_before = totals.get((tenant, lane), (0, 0))
                 self._db.execute(
-                    "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO acknowledged (tenant, lane, points, digest) VALUES (?, ?, ?, ?)",
                     (tenant, lane, points_before + points, _signed((digest_before + digest) % 2**64)),
                 )
             meta = flush.meta
@@ -228,7 +238,7 @@ class StateFile:
         with self._named(), self._transaction():
             rows = self.outbox(after, messages_max=messages_max, bytes_max=bytes_max)
             if rows and rows[-1].sequence > self._handed():
-                self._db.execute("INSERT OR REPLACE INTO handed VALUES (1, ?)", (rows[-1].sequence,))
+                self._db.execute("INSERT OR REPLACE INTO handed (only, sequence) VALUES (1, ?)", (rows[-1].sequence,))
         return rows
 
     def handed(self) -> int:
@@ -284,7 +294,8 @@ class StateFile:
                 ]
                 self._db.execute("UPDATE meta SET sequence = ?", (replacement.sequence,))
             self._db.executemany(
-                "INSERT OR REPLACE INTO merged VALUES (?, ?)", [(each, replacement.seconds) for each in replaced]
+                "INSERT OR REPLACE INTO merged (sequence, seconds) VALUES (?, ?)",
+                [(each, replacement.seconds) for each in replaced],
             )
             crash_point("coarsen.written")
         return True
@@ -317,7 +328,10 @@ class StateFile:
         if flush.series_whole:
             self._db.execute("DELETE FROM series")
         self._db.executemany(
-            "INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _series_tuples(flush.series)
+            "INSERT OR REPLACE INTO series "
+            "(slot, tenant, cluster, service, metric, kind, unit, attributes, series_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _series_tuples(flush.series),
         )
         if flush.lives_whole:
             self._db.execute("DELETE FROM lives")

@@ -32,7 +32,7 @@ from demo.ports import HOST, answers, free_ports
 LIBS: Final = Path(__file__).resolve().parents[1] / ".kafka" / "libs"
 _CLASSES: Final = LIBS.parent / "classes.jsa"
 _WITH_CLASSES: Final = f"-XX:SharedArchiveFile={_CLASSES}"
-_READY_SECONDS_MAX: Final = 60.0
+_READY_SECONDS_MAX: Final = 120.0
 _PLAIN: Final = "PLAIN"
 _CONTROLLER: Final = "CONTROLLER"
 

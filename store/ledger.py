@@ -144,8 +144,10 @@ class Ledger:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
-        self._database.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(_FORMAT),))
-        self._database.execute("INSERT OR IGNORE INTO meta VALUES ('ledger_id', ?)", (secrets.token_hex(8),))
+        self._database.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('format', ?)", (str(_FORMAT),))
+        self._database.execute(
+            "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', ?)", (secrets.token_hex(8),)
+        )
         (self.ledger_id,) = self._database.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchone()
         (found,) = self._database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if int(found) > _FORMAT:
@@ -176,7 +178,8 @@ class Ledger:
             before = self._blocks(table)
             self._count_blocks(table, blocks)
             self._database.execute(
-                "INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO intents (log_id, topic, partition, offset, table_name, token, blocks_before) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*key, position.offset, table, position.token, before),
             )
 
@@ -194,7 +197,8 @@ class Ledger:
         """The message was set aside: list it and step on, in one transaction (rule 4)."""
         with self._transaction():
             self._database.execute(
-                "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO quarantine "
+                "(log_id, topic, partition, offset, reason, file, quarantined_ns) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (position.log_id, position.topic, position.partition, position.offset, reason, file, now_ns),
             )
             self._step(position, Loaded(quarantined=1))
@@ -355,7 +359,8 @@ class Ledger:
 
     def _count_blocks(self, table: str, blocks: int) -> None:
         self._database.execute(
-            "INSERT INTO tables VALUES (?, ?) ON CONFLICT DO UPDATE SET blocks = blocks + excluded.blocks",
+            "INSERT INTO tables (table_name, blocks) VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET blocks = blocks + excluded.blocks",
             (table, blocks),
         )
 
@@ -363,7 +368,8 @@ class Ledger:
         key = (position.log_id, position.topic, position.partition)
         self._database.execute("DELETE FROM intents WHERE log_id = ? AND topic = ? AND partition = ?", key)
         self._database.execute(
-            "INSERT INTO partitions VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "INSERT INTO partitions (log_id, topic, partition, next_offset, messages, rows, points, quarantined) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "next_offset = excluded.next_offset, messages = messages + excluded.messages, rows = rows + excluded.rows, "
             "points = points + excluded.points, quarantined = quarantined + excluded.quarantined",
             (*key, position.offset + 1, sums.messages, sums.rows, sums.points, sums.quarantined),

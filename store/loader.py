@@ -3,6 +3,7 @@
 Rules:
 
 1. One task per partition; a partition's messages go one at a time, in order, so that its ledger holds one open intent.
+   A partition that is added to a topic is taken up within ``look_seconds``.
 2. Per message: judge → (intent → insert → done). What the ledger says is done is skipped; the log's own position is
    only where to begin to read, so it may follow late and is published once per batch.
 3. A message that cannot be read, or that the engine refuses for what it is, is quarantined by name: its bytes in a
@@ -10,7 +11,8 @@ Rules:
 4. A message newer than this process is *held*: the partition waits for an upgrade, `ready` is false, nothing is lost.
 5. Passing trouble (memory, time, disk, broker) is tried again for ever, with backoff, with the same token; `status`
    says why. An intent whose token may be forgotten *halts* its partition: only a person can tell whether it was loaded
-   (`store.operations`).
+   (`store.operations`). So does a position that the log does not hold any more, or a topic that it refuses: that
+   partition is looked at again every ``halt_seconds``, and the others go on.
 6. Fenced by a younger loader, a partition is left at once.
 
 Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
@@ -20,6 +22,8 @@ while its predecessor is inserted; ``inserts_max`` inserts at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +32,7 @@ from enum import Enum
 from pathlib import Path
 
 from catchment.crash import crash_point
-from catchment.errors import CatchmentError, Fenced, Retry
+from catchment.errors import CatchmentError, Corrupt, Fenced, Invalid, Retry
 from catchment.log.port import Log, Message, Source, Writer
 from store.engine.port import Engine, EngineError
 from store.ledger import Ledger
@@ -37,7 +41,7 @@ from store.position import Position
 from store.settle import Halted, Held, Settler, prepare
 
 HOP = "load"
-_BACKOFF_SECONDS = (0.1, 10.0)
+_BACKOFF_SECONDS = (0.1, 5.0)
 
 
 class State(Enum):
@@ -69,6 +73,8 @@ class LoaderLimits:
     poll_messages_max: int = 16
     poll_bytes_max: int = 64 << 20
     poll_wait_seconds: float = 0.5
+    halt_seconds: float = 10.0
+    look_seconds: float = 30.0
     inserts_max: int = 2
 
 
@@ -101,6 +107,7 @@ class Loader:
         self._settler = Settler(engine, ledger, quarantine_folder, clock)
         self._ledger = ledger
         self._partitions: list[_Partition] = []
+        self._slots = asyncio.Semaphore(self._limits.inserts_max)
         self._executor = ThreadPoolExecutor(2 * self._limits.inserts_max, thread_name_prefix="load")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -115,16 +122,19 @@ class Loader:
             await self._open()
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    for partition in self._partitions:
-                        tasks.create_task(partition.run(stop))
+                    running = {tasks.create_task(partition.run(stop)) for partition in self._partitions}
+                    while running:
+                        _, running = await asyncio.wait(running, timeout=self._limits.look_seconds)
+                        if running and not stop.is_set():
+                            running |= {tasks.create_task(partition.run(stop)) for partition in await self._added()}
             finally:
                 await self._close()
 
     async def drain_once(self) -> int:
         """Load everything that is in the log now and return how many messages were taken (loaded or quarantined).
 
-        Stops short at a held or halted message. Raises what `run` raises, and `Retry` or `EngineError` at the first
-        passing trouble.
+        Stops short at a held or halted message. Raises what `run` raises, and at the first trouble what would halt
+        a partition there or passes.
         """
         with self._ledger.shared():
             await self._open()
@@ -147,12 +157,28 @@ class Loader:
         self._executor.shutdown(wait=True)
 
     async def _open(self) -> None:
-        slots = asyncio.Semaphore(self._limits.inserts_max)
+        self._slots = asyncio.Semaphore(self._limits.inserts_max)
         self._partitions = [
-            _Partition(self._log, self._settler, self._ledger, topic, number, self._limits, self._executor, slots)
+            self._partition(topic, number)
             for topic in self._topics
             for number in range(await self._log.partitions(topic))
         ]
+
+    async def _added(self) -> list[_Partition]:
+        """Partitions that were added to topics since."""
+        known = {(status.topic, status.partition) for status in self.status()}
+        added = []
+        for topic in self._topics:
+            # What is wrong with the log the partitions say themselves.
+            with contextlib.suppress(Retry, Corrupt, Invalid):
+                numbers = range(await self._log.partitions(topic))
+                added += [self._partition(topic, number) for number in numbers if (topic, number) not in known]
+        self._partitions += added
+        return added
+
+    def _partition(self, topic: str, number: int) -> _Partition:
+        limits, slots = self._limits, self._slots
+        return _Partition(self._log, self._settler, self._ledger, topic, number, limits, self._executor, slots)
 
     async def _close(self) -> None:
         for partition in self._partitions:
@@ -190,15 +216,20 @@ class _Partition:
                 await self._step(self._limits.poll_wait_seconds, stop)
                 delay = _BACKOFF_SECONDS[0]
                 if self._state in (State.HELD, State.HALTED):
-                    await _wait(stop, delay_max)
+                    await _wait(stop, self._limits.halt_seconds)
             except Fenced as error:
                 # Rule 6. The younger loader goes on where the ledger and the log say.
                 self._state, self._reason = State.FENCED, str(error)
                 return
+            except (Corrupt, Invalid) as error:
+                # With a new writer the next time, which knows if somebody moved the position.
+                self._state, self._reason = State.HALTED, str(error)
+                await self.close()
+                await _wait(stop, self._limits.halt_seconds)
             except (Retry, EngineError) as error:
                 self._state, self._reason = State.RETRYING, str(error)
                 await self.close()
-                await _wait(stop, delay)
+                await _wait(stop, delay * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
                 delay = min(2 * delay, delay_max)
 
     async def drain(self) -> int:

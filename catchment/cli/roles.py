@@ -62,7 +62,7 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
             context.rise(OwnMetric.ROLLUP_ROWS_IN, status.rows_in, status.lane, source=partition)
             context.rise(OwnMetric.ROLLUP_ROWS_OUT, status.rows_out, status.lane, source=partition)
             context.rise(OwnMetric.DEAD_LETTERS, status.dead_letters, source=f"{status.topic}/{partition}")
-        held = sum(status.state == "held" for status in aggregator.status())
+        held = sum(status.state in ("held", "halted") for status in aggregator.status())
         context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
 
     context.watch = reasons

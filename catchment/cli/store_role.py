@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from catchment.cli.open_log import open_log
 from catchment.cli.role_process import RoleContext
 from catchment.cli.store_actions import cluster_actions, store_actions
 from catchment.columns import GLOBAL_LANES, global_topic, store_topic
 from catchment.config import Config, StoreConfig
-from catchment.errors import Retry
+from catchment.errors import Corrupt, Invalid, Retry
 from catchment.log.port import Log
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
@@ -56,11 +56,15 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     trouble: list[str] = []
 
     async def load() -> None:
-        # Queries are answered while the log is away.
-        while not await _created(log, dict.fromkeys(topics, settings.log.partitions), trouble, context.stop):
-            if context.stop.is_set():
-                return
-        await loader.run(context.stop)
+        # Queries are answered while the log is away, or is not as it should be.
+        while not context.stop.is_set():
+            try:
+                await log.create_topics(dict.fromkeys(topics, settings.log.partitions))
+                await loader.run(context.stop)
+            except (Retry, Corrupt, Invalid) as error:
+                trouble[:] = [f"the log {'does not answer' if isinstance(error, Retry) else 'cannot be used'}: {error}"]
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(context.stop.wait(), 1 if isinstance(error, Retry) else 10)
 
     def reasons() -> Sequence[str]:
         waiting = [status for status in loader.status() if status.state is not State.RUNNING]
@@ -87,18 +91,6 @@ def _topics(settings: StoreConfig) -> list[str]:
     if region is None:
         return [global_topic(prefix, lane) for lane in GLOBAL_LANES]
     return [store_topic(prefix, region, lane) for lane in GLOBAL_LANES]
-
-
-async def _created(log: Log, topics: Mapping[str, int], trouble: list[str], stop: asyncio.Event) -> bool:
-    """Whether the topics are there; a log that does not answer is asked again a little later."""
-    try:
-        await log.create_topics(topics)
-    except Retry as error:
-        trouble[:] = [f"the log does not answer: {error}"]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1)
-        return False
-    return True
 
 
 def _endpoint(settings: StoreConfig) -> SqlEndpointConfig:

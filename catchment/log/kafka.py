@@ -1,8 +1,8 @@
 """The Kafka adapter of the Log port: topics and transactions of a Kafka cluster (distributed profile).
 
-Who does what: `kafka_settings` names and limits · `kafka_client` one shared connection, errors, times · `kafka_topics`
-the log's id, topics, their making and checking · `kafka_reader` polls · `kafka_members` shares partitions out ·
-`kafka_writer` and `kafka_producer` publishes.
+Who does what: `kafka_settings` names and limits · `kafka_client` one shared connection, errors, times ·
+`kafka_patience` when a broker that is away is tried again · `kafka_topics` the log's id, topics, their making and
+checking · `kafka_reader` polls · `kafka_members` shares partitions out · `kafka_writer` and `kafka_producer` publishes.
 
 Rules beyond those of the modules:
 
@@ -97,7 +97,9 @@ class KafkaLog:
         """Share the partitions of some topics with the other members of a group."""
         for topic in topics:
             await self._topics.get(topic)
-        return await KafkaMembership.join(self._settings, self._settings.members_group(group), topics)
+        return await KafkaMembership.join(
+            self._settings, self._settings.members_group(group), topics, self._client.patience
+        )
 
     async def poll(
         self, topic: str, partition: int, position: int, *, messages_max: int, bytes_max: int, wait_seconds: float

@@ -5,7 +5,8 @@ Rules:
 1. Everything has an end: a request takes ``request_seconds``, and passing trouble (a broker restarts, a leader moves)
    is waited out by repeating for as long again; then it is `Retry`.
 2. Nothing here needs a broker in order to be made. The first call connects; when no known broker answers any more, the
-   next call begins with the configured addresses again, since all of them may have moved.
+   next call begins with the configured addresses again, since all of them may have moved. How often is said in
+   `kafka_patience`.
 3. What only reads or is idempotent goes through here. Whatever publishes has a producer of its own (`kafka_writer`).
 """
 
@@ -22,6 +23,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 
 from catchment.errors import CatchmentError, Invalid, Retry
+from catchment.log.kafka_patience import Patience, patient
 from catchment.log.kafka_protocol import UNSTABLE_OFFSET_COMMIT, StableOffsetRequest
 from catchment.log.kafka_settings import KafkaSettings, client_arguments
 
@@ -49,6 +51,7 @@ class Client:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self.patience = Patience()
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -74,14 +77,18 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.request_seconds
+        reason: BaseException | None = None
         while True:
             self.check_open()
             try:
-                return await work(await self._connected())
+                async with asyncio.timeout_at(deadline + self._settings.request_seconds):
+                    return await work(await self._connected())
             except (KafkaError, OSError, TimeoutError) as error:
                 self.check_open()
+                # That time is up says less than what it was spent on.
+                reason = error if reason is None or not isinstance(error, TimeoutError) else reason
                 if not is_passing(error) or loop.time() > deadline:
-                    raise named(error, what, **where) from error
+                    raise named(reason, what, **where) from error
                 if getattr(error, "invalid_metadata", False) or isinstance(error, errors.NodeNotReadyError):
                     await self._refresh()
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -132,7 +139,7 @@ class Client:
             if self._client is None:
                 # Anew each time: certificates may have been replaced.
                 arguments = await asyncio.to_thread(client_arguments, self._settings)
-                client = AIOKafkaClient(client_id="catchment", **arguments)
+                client = patient(AIOKafkaClient(client_id="catchment", **arguments), self.patience)
                 try:
                     async with asyncio.timeout(self._settings.request_seconds):
                         await client.bootstrap()

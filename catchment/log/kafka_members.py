@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from catchment.log.kafka_client import named
+from catchment.log.kafka_patience import Patience, patient
 from catchment.log.kafka_settings import KafkaSettings, client_arguments
 from catchment.log.port import Assignment
 
@@ -41,8 +42,9 @@ _POLL_INTERVAL_MS_MAX = 2**31 - 1
 class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """A `catchment.log.port.Membership`; make it with `join`."""
 
-    def __init__(self, settings: KafkaSettings, group: str, topics: Sequence[str]) -> None:
+    def __init__(self, settings: KafkaSettings, group: str, topics: Sequence[str], patience: Patience) -> None:
         self._settings = settings
+        self._patience = patience
         self._group = group
         self._topics = list(topics)
         self._consumer: Any = None
@@ -51,13 +53,15 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._is_closed = False
 
     @classmethod
-    async def join(cls, settings: KafkaSettings, group: str, topics: Sequence[str]) -> KafkaMembership:
+    async def join(
+        cls, settings: KafkaSettings, group: str, topics: Sequence[str], patience: Patience
+    ) -> KafkaMembership:
         """Take a place.
 
         Raises:
             Retry: no broker answers, or the group does not come to an assignment.
         """
-        members = cls(settings, group, topics)
+        members = cls(settings, group, topics, patience)
         try:
             await members._start()
         except (KafkaError, OSError, TimeoutError) as error:
@@ -115,6 +119,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             # A class of its own: what a member had last is kept in the class, and would be every member's of a process.
             partition_assignment_strategy=(type("Assignor", (StickyPartitionAssignor,), {}),),
         )
+        patient(self._consumer._client, self._patience)
         self._consumer.subscribe(self._topics, listener=self)
         async with asyncio.timeout(self._settings.start_seconds):
             await self._consumer.start()

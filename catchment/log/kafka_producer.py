@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from catchment.crash import crash_point
+from catchment.log.kafka_patience import Patience, patient
 from catchment.log.kafka_settings import KafkaSettings
 
 _BATCH_BYTES_MAX = 1 << 20
@@ -53,7 +54,7 @@ class Producer:
         self._is_stopped = False
 
     @classmethod
-    async def start(cls, settings: KafkaSettings, arguments: dict[str, Any], name: str) -> Producer:
+    async def start(cls, settings: KafkaSettings, arguments: dict[str, Any], name: str, patience: Patience) -> Producer:
         """Become the one producer of that name: its predecessor is fenced, and its transaction has ended, one way or
         the other.
 
@@ -69,6 +70,7 @@ class Producer:
             max_batch_size=_BATCH_BYTES_MAX,
             max_request_size=settings.message_bytes_max,
         )
+        patient(raw.client, patience)
         producer = cls(settings, raw)
         try:
             async with asyncio.timeout(settings.start_seconds):
@@ -98,6 +100,9 @@ class Producer:
                 for written in await self._send(chunk):
                     ends[written.topic, written.partition] = written.offset + 1
             await moving
+        except IllegalOperation as error:
+            # Only the next step is told that the transaction is over; why, was told to what was under way.
+            raise self._failure() from error
         finally:
             moving.cancel()
         crash_point("log.appended")
@@ -146,6 +151,15 @@ class Producer:
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds):
                 await self._raw.client.close()
+        # Fenced while it stopped, aiokafka has made a new future for an error that nobody waits for any more.
+        self._hush()
+
+    def _failure(self) -> BaseException:
+        """What ended the transaction."""
+        waiter = self._raw._txn_manager._transaction_waiter
+        is_told = waiter is not None and waiter.done() and not waiter.cancelled()
+        failure: BaseException | None = waiter.exception() if is_told else None
+        return failure or KafkaError("the transaction is over")
 
     def _hush(self) -> None:
         """aiokafka gives one error to several futures, and asyncio complains of those that nobody looked at."""

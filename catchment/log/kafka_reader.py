@@ -166,7 +166,8 @@ class Reader:
             return []  # a leader that had not caught up; ask again
         what = "was deleted before it was read" if position < first else "was there, but the log has lost its end"
         raise Corrupt(
-            f"data is lost: position {position} {what}; the log holds {first} to {end}",
+            f"data is lost: position {position} {what}; the log holds {first} to {end}; to go on see "
+            "'data is lost' in docs/operate.md",
             topic=topic,
             partition=partition,
         )

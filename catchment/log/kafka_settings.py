@@ -56,6 +56,7 @@ class KafkaSettings:
     partitions wait. A publish takes nine tenths of it at most.
     ``request_seconds``: how long one request may take, and how long one is repeated while a broker is away.
     ``start_seconds``: how long becoming a source's writer may take; a restarting broker needs about ten.
+    ``metadata_seconds``: after this at the latest it is noticed that a topic has more partitions.
     ``stop_seconds``: how long letting go of a producer may take.
     ``session_seconds``: after this long without a sign of life a member's partitions are given to the others; brokers
     have bounds for it (``group.min.session.timeout.ms``, 6 s by default).
@@ -72,6 +73,7 @@ class KafkaSettings:
     transaction_seconds: float = 20.0
     request_seconds: float = 8.0
     start_seconds: float = 30.0
+    metadata_seconds: float = 60.0
     stop_seconds: float = 2.0
     session_seconds: float = 10.0
 
@@ -132,7 +134,7 @@ def client_arguments(settings: KafkaSettings) -> dict[str, Any]:
         "security_protocol": protocol,
         "request_timeout_ms": int(settings.request_seconds * 1_000),
         "retry_backoff_ms": 20,
-        "metadata_max_age_ms": 60_000,
+        "metadata_max_age_ms": int(settings.metadata_seconds * 1_000),
     }
     if settings.tls is not None:
         arguments["ssl_context"] = _context(settings.tls)

@@ -37,7 +37,6 @@ from catchment.log.kafka_client import Client, check
 from catchment.log.kafka_protocol import TopicsRequest
 
 _UNKNOWN_TOPIC, _LEADER_NOT_AVAILABLE, _TOPIC_EXISTS, _UNAUTHORISED = 3, 5, 36, (29, 31)
-_FRESH_SECONDS = 60.0
 _TOPIC_RESOURCE, _BROKER_RESOURCE = 2, 4
 # A year: longer than any pause after which a process is expected to go on where it was.
 _OFFSETS_RETENTION_MINUTES_MIN = 365 * 24 * 60
@@ -97,7 +96,7 @@ class Topics:
         """
         await self.open()
         topic = self._known.get(name)
-        if topic is None or fresh or time.monotonic() - topic.seen > _FRESH_SECONDS:
+        if topic is None or fresh or time.monotonic() - topic.seen > self._settings.metadata_seconds:
             _, found = await self._look([name])
             if not found:
                 self._known.pop(name, None)

@@ -77,7 +77,7 @@ class KafkaWriter:
         else:
             await topics.open()
         try:
-            producer = await Producer.start(settings, arguments, settings.name_of(source))
+            producer = await Producer.start(settings, arguments, settings.name_of(source), client.patience)
         except (KafkaError, OSError, TimeoutError) as error:
             raise named(error, "cannot become the writer", source=source) from error
         writer = cls(client, topics, source, producer, written)

@@ -140,6 +140,12 @@ class Log(Protocol):
         """Messages from ``position`` on, at least one if there is any; [] when none came within ``wait_seconds``.
 
         ``position`` 0 means the oldest that is kept. ``bytes_max`` may be exceeded by the first message only.
+
+        Raises:
+            Corrupt: the log does not reach as far as to ``position``, or does not hold it any more and may have lost it
+                unread.
+            Invalid: no such topic or partition.
+            Retry: the partition cannot be read now.
         """
         ...
 

@@ -32,7 +32,7 @@ from typing import TypeVar
 import xxhash
 
 from catchment.crash import crash_point
-from catchment.errors import Bug, CatchmentError, Fenced, Invalid, Retry
+from catchment.errors import Bug, CatchmentError, Corrupt, Fenced, Invalid, Retry
 from catchment.log.port import Message, OutMessage, Source
 from catchment.log.sole_member import SoleMember
 from catchment.log.sqlite_file import Connection, bear, named, transaction
@@ -111,7 +111,9 @@ class SqliteLog:
 
         def work(connection: sqlite3.Connection) -> None:
             for topic, count in partitions.items():
-                added = connection.execute("INSERT OR IGNORE INTO topics VALUES (?, ?)", (topic, count)).rowcount
+                added = connection.execute(
+                    "INSERT OR IGNORE INTO topics (topic, partitions) VALUES (?, ?)", (topic, count)
+                ).rowcount
                 if added:
                     rows = [(topic, partition) for partition in range(count)]
                     connection.executemany("INSERT INTO partitions (topic, partition) VALUES (?, ?)", rows)
@@ -127,7 +129,7 @@ class SqliteLog:
 
         def work(connection: sqlite3.Connection) -> int:
             row = connection.execute(
-                "INSERT INTO sources VALUES (?, ?, ?, 1, NULL) "
+                "INSERT INTO sources (hop, topic, partition, epoch, position) VALUES (?, ?, ?, 1, NULL) "
                 "ON CONFLICT (hop, topic, partition) DO UPDATE SET epoch = epoch + 1 RETURNING epoch",
                 (source.hop, source.topic, source.partition),
             ).fetchone()
@@ -160,9 +162,7 @@ class SqliteLog:
         """The offset that the next message will have."""
 
         def work(connection: sqlite3.Connection) -> int:
-            identity = self._partition_id(connection, topic, partition)
-            row = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (identity,)).fetchone()
-            return int(row[0])
+            return _next_offset(connection, self._partition_id(connection, topic, partition))
 
         return await self._read.run(work)
 
@@ -215,6 +215,12 @@ class SqliteLog:
             found.append(Message(topic, partition, offset, key, value, json.loads(headers)))
         # An unread cursor would hold its snapshot and keep the WAL from being checkpointed.
         cursor.close()
+        if not found and position > (end := _next_offset(connection, identity)):
+            raise Corrupt(
+                f"data is lost: position {position} was there, but the log ends at {end}: is it an older copy?",
+                topic=topic,
+                partition=partition,
+            )
         return found
 
     async def _wait(self, changed: asyncio.Event, seconds: float) -> None:
@@ -336,7 +342,7 @@ class SqliteWriter:
         identity, offset = _find_partition(connection, message.topic, partition)
         connection.execute("UPDATE partitions SET next_offset = next_offset + 1 WHERE id = ?", (identity,))
         connection.execute(
-            "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO messages (partition_id, offset, published_ns, key, headers, value) VALUES (?, ?, ?, ?, ?, ?)",
             (identity, offset, now_ns, message.key, headers, message.value),
         )
 
@@ -356,6 +362,11 @@ def _find_partition(connection: sqlite3.Connection, topic: str, partition: int) 
     if row is None:
         raise Invalid("no such topic or partition", topic=topic, partition=partition)
     return int(row[0]), int(row[1])
+
+
+def _next_offset(connection: sqlite3.Connection, identity: int) -> int:
+    row = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (identity,)).fetchone()
+    return int(row[0])
 
 
 def _bytes_in_use(connection: sqlite3.Connection) -> int:

@@ -114,8 +114,8 @@ def bear(connection: sqlite3.Connection, busy_seconds: float) -> str:
     def work(inner: sqlite3.Connection) -> str:
         for statement in _SCHEMA.split(";"):
             inner.execute(statement)
-        inner.execute("INSERT OR IGNORE INTO meta VALUES ('log_id', ?)", (secrets.token_hex(8),))
-        inner.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(_FORMAT),))
+        inner.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('log_id', ?)", (secrets.token_hex(8),))
+        inner.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('format', ?)", (str(_FORMAT),))
         meta = dict(inner.execute("SELECT key, value FROM meta"))
         if int(meta["format"]) > _FORMAT:
             raise Invalid(f"the log file has format {meta['format']}; this process reads up to {_FORMAT}")

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from catchment.errors import Bug, CatchmentError, Fenced, Invalid
+from catchment.errors import Bug, CatchmentError, Corrupt, Fenced, Invalid
 from catchment.log.port import Log, Message, OutMessage, Source
 from tests.contract.log_publisher import BATCH
 from tests.contract.logs import open_log
@@ -349,6 +349,19 @@ class LogContract:
                 await writer.close()
             position = await (await log.writer(Source(f"hop-{topic}"))).committed() or 0
             assert [int(m.value) for m in await read_all(log, topic, 0)] == list(range(position))
+
+        self.run(log_url, test, topic)
+
+    def test_a_position_that_was_never_reached_is_corrupt(self, log_url: str, topic: str) -> None:
+        """(4) The end is waited at; behind it the log has lost what was read already, and says so."""
+
+        async def test(log: Log) -> None:
+            await (await log.writer(Source(f"hop-{topic}"))).publish(numbered(topic, 1), 1)
+            (message,) = await read_all(log, topic, 0)
+            end = message.offset + 1
+            assert await log.poll(topic, 0, end, messages_max=1, bytes_max=1, wait_seconds=0.1) == []
+            with pytest.raises(Corrupt, match="data is lost: position 99 was there"):
+                await log.poll(topic, 0, 99, messages_max=1, bytes_max=1, wait_seconds=0.1)
 
         self.run(log_url, test, topic)
 

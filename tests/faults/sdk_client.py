@@ -7,6 +7,7 @@ exports many times a second, tries again as SDKs do, and at `shutdown` exports o
 from __future__ import annotations
 
 import bisect
+import contextlib
 import random
 import threading
 import time
@@ -39,7 +40,8 @@ KEYS = ("a", "b", "c")
 BOUNDS_EXPLICIT = (1.0, 2.0, 5.0, 10.0, 20.0)
 # Kinds whose points each count by themselves: how many of them arrive depends on which exports got through.
 SAMPLED = frozenset({"load", "open"})
-_INTERVAL_SECONDS = 0.1
+_EXPORT_SECONDS = 0.1
+_RECORD_SECONDS = 0.004
 DELTAS: dict[type, AggregationTemporality] = dict.fromkeys(
     (Counter, Histogram, ObservableCounter), AggregationTemporality.DELTA
 )
@@ -47,11 +49,14 @@ DELTAS: dict[type, AggregationTemporality] = dict.fromkeys(
 
 @dataclass
 class Samples:
-    """The points of one gauge that an exporter sent: (time, value) of each, and the time of the last acknowledged."""
+    """The points of one gauge that an exporter sent.
 
-    tried: list[tuple[int, float]] = field(default_factory=list)
+    ``tried`` and ``acknowledged`` count them; ``latest`` are (time, value) since the last that was acknowledged.
+    """
+
+    tried: int = 0
     acknowledged: int = 0
-    acknowledged_ns: int = 0
+    latest: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Insistent(MetricExporter):
@@ -68,12 +73,20 @@ class Insistent(MetricExporter):
         self.refused = 0
         self.gives_up = False
         self.samples: dict[tuple[str, str], Samples] = {}
+        # Held while an export is under way.
+        self.busy = threading.Lock()
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Export, again and again if need be."""
+        with self.busy:
+            return self._export(metrics_data, timeout_millis, **kwargs)
+
+    def _export(self, metrics_data: MetricsData, timeout_millis: float, **kwargs: Any) -> MetricExportResult:
         batch = list(_samples_in(metrics_data))
         for name, time_ns, value in batch:
-            self.samples.setdefault(name, Samples()).tried.append((time_ns, value))
+            samples = self.samples.setdefault(name, Samples())
+            samples.tried += 1
+            samples.latest.append((time_ns, value))
         while True:
             result = self._inner.export(metrics_data, timeout_millis, **kwargs)
             if result is MetricExportResult.SUCCESS:
@@ -84,8 +97,9 @@ class Insistent(MetricExporter):
             time.sleep(0.05)
         self.acknowledged += 1
         for name, time_ns, _ in batch:
-            self.samples[name].acknowledged += 1
-            self.samples[name].acknowledged_ns = time_ns
+            samples = self.samples[name]
+            samples.acknowledged += 1
+            samples.latest = [sent for sent in samples.latest if sent[0] >= time_ns]
         return result
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
@@ -134,19 +148,22 @@ class Application:
         exporter: where the SDK exports to.
         insists: see `Insistent`.
         seed: of what it records.
+        pace: how many times longer than usual it waits between records and between exports.
     """
 
-    def __init__(self, service: str, exporter: MetricExporter, *, insists: bool, seed: int) -> None:
+    def __init__(self, service: str, exporter: MetricExporter, *, insists: bool, seed: int, pace: float = 1.0) -> None:
         self.service = service
         self.exporter = Insistent(exporter, insists=insists)
         self.expected: dict[Key, Totals] = {}
         self._chance = random.Random(seed)
-        reader = PeriodicExportingMetricReader(self.exporter, _INTERVAL_SECONDS * 1000, 60_000)
+        reader = PeriodicExportingMetricReader(self.exporter, pace * _EXPORT_SECONDS * 1000, 60_000)
         views = [View(instrument_name="size", aggregation=ExponentialBucketHistogramAggregation())]
         resource = Resource({"service.name": service})
         self._provider = MeterProvider([reader], resource=resource, views=views, shutdown_on_exit=False)
         self._steps = self._instruments()
+        self._pace = pace
         self._ended = False
+        self._recording = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._record, name=service, daemon=True)
         self._thread.start()
@@ -155,6 +172,18 @@ class Application:
         """Record nothing more; exports go on."""
         self._stop.set()
         self._thread.join()
+
+    @contextlib.contextmanager
+    def still(self, seconds: float = 60.0) -> Iterator[None]:
+        """Nothing is recorded or sent meanwhile, and all that was recorded has been acknowledged."""
+        with self._recording:
+            # One may have been collected before; the other was not.
+            enough, deadline = self.exporter.acknowledged + 2, time.monotonic() + seconds
+            while self.exporter.acknowledged < enough:
+                assert time.monotonic() < deadline, f"{self.service}: not acknowledged for {seconds:g} s"
+                time.sleep(0.02)
+            with self.exporter.busy:
+                yield
 
     def shutdown(self) -> None:
         """Stop recording, export a last time and end."""
@@ -172,9 +201,10 @@ class Application:
             self._provider.shutdown(5_000)
 
     def _record(self) -> None:
-        while not self._stop.wait(0.004):
-            for step in self._chance.sample(self._steps, 4):
-                step(self._chance.choice(KEYS))
+        while not self._stop.wait(self._pace * _RECORD_SECONDS):
+            with self._recording:
+                for step in self._chance.sample(self._steps, 4):
+                    step(self._chance.choice(KEYS))
 
     def _totals(self, metric: str, key: str) -> Totals:
         return self.expected.setdefault((self.service, metric, key), Totals())
@@ -286,10 +316,10 @@ def sample_faults(applications: Sequence[Application], found: Mapping[Key, Total
         for (metric, key), samples in application.exporter.samples.items():
             name = (application.service, metric, key)
             totals = found.get(name, Totals())
-            if not samples.acknowledged <= (totals.count or 0) <= len(samples.tried):
-                tried = len(samples.tried)
-                said.append(f"{name}: {totals.count} samples, acknowledged {samples.acknowledged}, sent {tried}")
-            latest = [value for time_ns, value in samples.tried if time_ns >= samples.acknowledged_ns]
+            if not samples.acknowledged <= (totals.count or 0) <= samples.tried:
+                sent = f"acknowledged {samples.acknowledged}, sent {samples.tried}"
+                said.append(f"{name}: {totals.count} samples, {sent}")
+            latest = [value for _, value in samples.latest]
             if totals.last not in latest:
                 said.append(f"{name}: last is {totals.last}, sent were {latest}")
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -13,14 +14,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_topic
 from catchment.crash import VARIABLE
 from catchment.query import Query, Row
 from catchment.sql_client import SqlClient
-from collectors.inbox_format import Valid, scan, seed_of
+from tests.faults.edge_folder import EdgeFolder
 
 ROLES = ("collector", "aggregator", "store")
 # All roles as children of one process: what `catchment up` runs.
@@ -29,7 +31,7 @@ REGION = "jp-east"
 COMMAND = (sys.executable, "-m", "catchment.cli.main")
 # A second one for a log whose partitions aggregators share.
 SECOND_AGGREGATOR = "aggregator-2"
-_COMMANDS = {
+COMMANDS = {
     "collector": "collector",
     "aggregator": "aggregator",
     SECOND_AGGREGATOR: "aggregator",
@@ -60,20 +62,24 @@ class Stack:
     Args:
         folder: for data, configuration and what the processes say.
         settings: further lines of the configuration.
+        commands: role → what runs it.
     """
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", commands: Mapping[str, str] = COMMANDS) -> None:
         self.folder = folder
         self.data = folder / "data"
+        # The folders of its collectors.
+        self.edges = [EdgeFolder(self.data / "collector")]
+        self._commands = commands
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._settings = settings
-        ports = free_ports(len(_ADDRESSES) + len(_COMMANDS))
+        ports = free_ports(len(_ADDRESSES) + len(commands))
         self.ports = dict(zip(_ADDRESSES, ports, strict=False))
-        self._status = dict(zip(_COMMANDS, ports[len(_ADDRESSES) :], strict=True))
+        self._status = dict(zip(commands, ports[len(_ADDRESSES) :], strict=True))
         self.sql = SqlClient(f"http://127.0.0.1:{self.ports['sql']}")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,12 +102,12 @@ class Stack:
         file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()) + self._settings)
         return file
 
-    def start(self, *roles: str, crash_at: str = "", **changes: str) -> None:
-        """Start roles, each in a process group of its own; returns before they are ready."""
+    def start(self, *roles: str, crash_at: str = "", program: Sequence[str] = COMMAND, **changes: str) -> None:
+        """Start roles of a program, each in a process group of its own; returns before they are ready."""
         environment = {**os.environ, VARIABLE: crash_at}
         for role in roles:
             assert role not in self._processes, f"{role} runs already"
-            command = [*COMMAND, _COMMANDS[role], "--config", str(self.config(role, **changes))]
+            command = [*program, self._commands[role], "--config", str(self.config(role, **changes))]
             with self.output(role).open("ab") as output:
                 self._processes[role] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
@@ -176,6 +182,12 @@ class Stack:
         except OSError as error:
             return f"does not answer: {error}"
 
+    def metric(self, role: str, name: str) -> float:
+        """The sum of a role's metric over its labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}(\{{| )", line))
+
     def wait_ready(self, *roles: str, seconds: float = 60.0) -> None:
         """Wait until roles are ready; fails at once when one ends by itself."""
         for role in roles:
@@ -198,11 +210,11 @@ class Stack:
         """
 
         def wait(what: str, done: Callable[[], bool]) -> None:
-            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, _COMMANDS)))
+            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, self._commands)))
 
-        end = self.inbox_end()
-        wait("the inbox", lambda: self._state("SELECT consumed FROM meta") >= end)
-        last = self._state("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
+        (edge,) = self.edges
+        self.drain_collectors(seconds, to="outbox")
+        last = edge.outbox_last()
         wait("the outbox", lambda: self._position("forward-%", [""]).get("", 0) >= last)
         for role, hop, topics in (
             ("aggregator", f"rollup-{REGION}", [regional_topic(_PREFIX, REGION, lane) for lane in EDGE_LANES]),
@@ -213,51 +225,37 @@ class Stack:
             ends = self._ends(topics)
             wait(hop, lambda hop=hop, ends=ends: _reached(self._position(hop, ends), ends))  # type: ignore[misc]
 
-    def drain_collector(self, seconds: float = 60.0) -> None:
-        """Wait until the log, whichever it is, has all that was acknowledged."""
+    def drain_collectors(self, seconds: float = 60.0, to: str = "log") -> None:
+        """Wait until the log, whichever it is, or only the outbox has all that was acknowledged."""
 
         def wait(what: str, done: Callable[[], bool]) -> None:
-            wait_until(done, what, seconds, lambda: "".join(map(self.said, _COMMANDS)))
+            wait_until(done, f"{what} is drained", seconds, lambda: "".join(map(self.said, self._commands)))
 
-        end = self.inbox_end()
-        wait("the inbox is drained", lambda: self._state("SELECT consumed FROM meta") >= end)
-        last = self._state("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
-        wait("the outbox is drained", lambda: not self._state(f"SELECT count(*) FROM outbox WHERE sequence <= {last}"))
-
-    def inbox_end(self) -> int:
-        """The position after the last record in the inbox; meaningful while no sender sends."""
-        folder = self.data / "collector" / "inbox"
-        newest = max(folder.glob("[0-9]*.log"))
-        base, data = int(newest.stem), newest.read_bytes()
-        seed = seed_of((folder / "id").read_text("utf-8").split()[-1])
-
-        def read(position: int, length: int) -> bytes:
-            return data[position - base : position - base + length]
-
-        # Behind the last record stands what the file's former life left.
-        return max(
-            [found.end for found in scan(read, base, base + len(data), seed) if isinstance(found, Valid)] or [base]
-        )
+        for edge in self.edges:
+            end = edge.inbox_end()
+            wait("the inbox", lambda edge=edge, end=end: edge.consumed() >= end)  # type: ignore[misc]
+            last = edge.outbox_last()
+            if to == "log":
+                wait("the outbox", lambda edge=edge, last=last: not edge.waiting(last))  # type: ignore[misc]
 
     def acknowledged(self) -> dict[str, tuple[int, int]]:
-        """Points and digest that the collector acknowledged and flushed, by tenant."""
-        with _database(self.data / "collector" / "state.db") as database:
-            rows = database.execute("SELECT tenant, points, digest FROM acknowledged WHERE lane = 'metrics'").fetchall()
-        return {tenant: (points, digest % 2**64) for tenant, points, digest in rows}
-
-    def _state(self, sql: str) -> int:
-        with _database(self.data / "collector" / "state.db") as database:
-            return int(database.execute(sql).fetchone()[0])
+        """Points and digest that the collectors acknowledged and flushed, by tenant."""
+        sums: dict[str, tuple[int, int]] = {}
+        for edge in self.edges:
+            for tenant, (points, digest) in edge.acknowledged().items():
+                before = sums.get(tenant, (0, 0))
+                sums[tenant] = (before[0] + points, (before[1] + digest) % 2**64)
+        return sums
 
     def _position(self, hop: str, topics: Iterable[str]) -> dict[str, int]:
-        with _database(self.data / "log" / "log.db") as database:
+        with contextlib.closing(sqlite3.connect(self.data / "log" / "log.db", timeout=10)) as database:
             rows = database.execute(
                 "SELECT topic, coalesce(position, 0) FROM sources WHERE hop LIKE ? AND partition = 0", (hop,)
             ).fetchall()
         return {topic: position for topic, position in rows if topic in topics}
 
     def _ends(self, topics: Sequence[str]) -> dict[str, int]:
-        with _database(self.data / "log" / "log.db") as database:
+        with contextlib.closing(sqlite3.connect(self.data / "log" / "log.db", timeout=10)) as database:
             rows = database.execute("SELECT topic, next_offset FROM partitions WHERE partition = 0").fetchall()
         return {topic: end for topic, end in rows if topic in topics and end}
 
@@ -278,12 +276,3 @@ def wait_until(
 
 def _reached(positions: dict[str, int], ends: dict[str, int]) -> bool:
     return all(positions.get(topic, 0) >= end for topic, end in ends.items())
-
-
-@contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    database = sqlite3.connect(path, timeout=10)
-    try:
-        yield database
-    finally:
-        database.close()

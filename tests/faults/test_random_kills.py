@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.sdk_client import Application, grpc_exporter, http_exporter, sample_faults
+from tests.faults.sdk_client import Application, sample_faults
+from tests.faults.senders import STYLES, Sender, sending
 from tests.faults.stack import ROLES, Stack
 from tests.faults.totals import Key, Totals, differences, disagreements, stored
 
@@ -30,22 +31,10 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def applications(stack: Stack, caplog: pytest.LogCaptureFixture) -> Iterator[list[Application]]:
-    """Applications with SDKs of every sort, born after the collector's folder, so that all their counts are new."""
+    """Applications with SDKs of every sort."""
     caplog.set_level(logging.CRITICAL, "opentelemetry")
-    http, rpc = stack.ports["otlp_http"], stack.ports["otlp_grpc"]
-    running = [
-        # Some wait and try again inside the SDK, others give up soon and export anew.
-        Application("http", http_exporter(http, gzip=True, timeout_seconds=3), insists=False, seed=SEED),
-        Application("http-plain", http_exporter(http, gzip=False), insists=False, seed=SEED + 1),
-        Application("grpc", grpc_exporter(rpc, timeout_seconds=3), insists=False, seed=SEED + 2),
-        Application("http-delta", http_exporter(http, gzip=True, deltas=True), insists=True, seed=SEED + 3),
-        Application("grpc-delta", grpc_exporter(rpc, deltas=True), insists=True, seed=SEED + 4),
-    ]
-    try:
+    with sending([Sender(style, style, stack.ports) for style in STYLES], seed=SEED) as running:
         yield running
-    finally:
-        for application in running:
-            application.close()
 
 
 @pytest.mark.slow

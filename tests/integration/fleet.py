@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -82,3 +83,10 @@ def sums(table: pa.Table, by: str, value: str) -> Counter[Any]:
     for key, number in zip(table[by].to_pylist(), table[value].to_pylist(), strict=True):
         found[key] += int(number)
     return found
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for what a status says."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 the status is a snapshot for people, it has no event
+            await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLog
 from store.engine.chdb import ChdbEngine
 from store.ledger import Ledger
-from store.loader import Loader
+from store.loader import Loader, LoaderLimits
 from store.migrate import migrate
 
 # 2026-01-05 00:00:00 UTC, a Monday.
@@ -125,10 +125,13 @@ class Store:
         taken: int = self.with_log(work)
         return taken
 
-    def loader(self, log: SqliteLog, *lanes: str) -> Loader:
+    def loader(self, log: SqliteLog, *lanes: str, limits: LoaderLimits | None = None) -> Loader:
         """A loader of the lanes' topics."""
         topics = [PREFIX + lane for lane in lanes or LANES]
-        return Loader(log, self.engine, self.ledger, topics, quarantine_folder=self.quarantine, clock=lambda: T0 * NS)
+        folder = self.quarantine
+        return Loader(
+            *(log, self.engine, self.ledger, topics), quarantine_folder=folder, limits=limits, clock=lambda: T0 * NS
+        )
 
     def with_log(self, work: Callable[[SqliteLog], Any]) -> Any:
         """Run a coroutine with the store's log open."""

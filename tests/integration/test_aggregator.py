@@ -33,6 +33,7 @@ from tests.integration.fleet import (
     send,
     sums,
     totals_row,
+    until,
 )
 
 CONFIG = AggregatorConfig(REGION, linger_seconds=0.02)
@@ -59,12 +60,6 @@ async def drain(log: SqliteLog, config: AggregatorConfig = CONFIG) -> Aggregator
     aggregator = Aggregator(log, config)
     await aggregator.run(stop)
     return aggregator
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the aggregator's status says."""
-    while not condition():  # noqa: ASYNC110 the status is a snapshot for people, it has no event
-        await asyncio.sleep(0.01)
 
 
 def test_clusters_add_up_to_the_region(tmp_path: Path) -> None:
@@ -316,13 +311,46 @@ def test_large_outputs_are_split_and_still_add_up(tmp_path: Path) -> None:
     on_log(tmp_path, body)
 
 
-def test_what_does_not_add_up_ends_the_aggregator_loudly(tmp_path: Path) -> None:
-    """A position that runs ahead of the log is a Bug by name, not swallowed and not retried."""
+def test_a_position_that_the_log_does_not_hold_halts_its_partition_only(tmp_path: Path) -> None:
+    """The others go on; it is said, nothing is published of it, and it goes on once the log has the position."""
 
     async def body(log: SqliteLog) -> None:
-        await send(log, [message(envelope("metrics_cluster", [counter_row("c", "requests", 1)]))], 1)
-        await (await log.writer(Source(f"rollup-{REGION}", METRICS, 0))).publish([], 5)
-        with pytest.raises(Bug, match="position 5"):
+        sealed = message(envelope("metrics_cluster", [counter_row("c", "requests", 1)]))
+        await (await log.writer(Source(f"rollup-{REGION}", METRICS, 0))).publish([], 2)
+        stop = asyncio.Event()
+        aggregator = Aggregator(log, replace(CONFIG, halt_seconds=0.05))
+        running = asyncio.create_task(aggregator.run(stop))
+        await until(lambda: [status.state for status in aggregator.status()].count("running") == 3)
+        await until(lambda: any(status.state == "halted" for status in aggregator.status()))
+        halted = next(status for status in aggregator.status() if status.state == "halted")
+        assert halted.topic == METRICS and "data is lost: position 2 was there" in halted.reason
+        assert not aggregator.ready()
+        await send(log, [message(envelope("totals", [totals_row("c", 1, 1, 5)]))], 1)
+        await asyncio.sleep(0.3)
+        tables = await global_tables(log)
+        assert (tables["totals"].num_rows, tables["metrics_region"].num_rows) == (1, 0)
+        await send(log, [sealed, sealed, sealed], 2)
+        await until(lambda: halted.position == 3)
+        assert aggregator.ready() and halted.reason == ""
+        stop.set()
+        await running
+        assert (await global_tables(log))["metrics_region"]["sum_int"].to_pylist() == [1]
+
+    on_log(tmp_path, body)
+
+
+def test_what_does_not_add_up_ends_the_aggregator_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end of the log before what was read is a Bug by name, not swallowed and not retried."""
+
+    async def body(log: SqliteLog) -> None:
+        async def end_offset(*_: object) -> int:
+            return 0
+
+        sealed = message(envelope("metrics_cluster", [counter_row("c", "requests", 1)]))
+        await send(log, [sealed, sealed], 1)
+        await (await log.writer(Source(f"rollup-{REGION}", METRICS, 0))).publish([], 1)
+        monkeypatch.setattr(log, "end_offset", end_offset)
+        with pytest.raises(Bug, match="position 1"):
             await drain(log)
         assert (await global_tables(log))["metrics_region"].num_rows == 0
 

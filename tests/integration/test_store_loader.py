@@ -15,15 +15,17 @@ import pytest
 from catchment.columns import LANES
 from catchment.envelope import decode, encode, seal
 from catchment.errors import Retry, TooNew
+from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLog
 from store.engine.port import EngineError
-from store.loader import PartitionStatus, State
+from store.loader import HOP, LoaderLimits, PartitionStatus, State
 from store.migrate import VERSION, migrate
 from store.plan import plan
 from store.position import Position
+from tests.integration.fleet import until
 from tests.integration.store_support import NS, PREFIX, T0, Store, envelope_bytes, metric_row, opened, table_of
 
-LANE = "metrics_cluster"
+LANE, OTHER = "metrics_cluster", "metrics_region"
 TABLES = (LANE, f"{LANE}_1h", f"{LANE}_1d")
 
 
@@ -153,6 +155,38 @@ def test_a_message_from_a_newer_version_is_held(store: Store) -> None:
     assert totals(store) == [1, 1, 1]
 
 
+def test_a_position_that_the_log_does_not_hold_halts_its_partition_only(store: Store) -> None:
+    """The others load meanwhile; it is said, and it goes on once the log has the position, without a restart."""
+
+    async def work(log: SqliteLog) -> None:
+        await (await log.writer(Source(HOP, PREFIX + LANE, 0))).publish([], 2)
+        loader = store.loader(log, LANE, OTHER, limits=LoaderLimits(halt_seconds=0.05))
+        stop = asyncio.Event()
+        running = asyncio.create_task(loader.run(stop))
+
+        def lost() -> PartitionStatus:
+            return next(status for status in loader.status() if status.topic == PREFIX + LANE)
+
+        async def send(position: int, lane: str, *points: int) -> None:
+            cluster = None if lane == OTHER else "c1"
+            values = [envelope_bytes(lane, [metric_row(cluster=cluster, points=each)]) for each in points]
+            writer = await log.writer(Source("test"))
+            await writer.publish([OutMessage(PREFIX + lane, "k", value) for value in values], position)
+
+        await send(1, OTHER, 1)
+        await until(lambda: bool(loader.status()) and lost().state is State.HALTED)
+        await until(lambda: store.ledger.loaded(log.log_id, PREFIX + OTHER, 0).rows == 1)
+        assert "data is lost: position 2 was there" in lost().reason and not loader.ready
+        await send(2, LANE, 1, 2, 4)
+        await until(lambda: lost().position == 3)
+        stop.set()
+        await running
+        loader.close()
+
+    store.with_log(work)
+    assert totals(store) == [4, 4, 4]
+
+
 def test_what_the_engine_refuses_for_itself_is_quarantined_and_passing_trouble_is_not(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +278,7 @@ def test_a_store_of_a_newer_program_and_a_running_loader_refuse_migration(store:
 CHILD = """
 import asyncio, sys, time
 from pathlib import Path
+from tests.integration.fleet import until
 from tests.integration.store_support import PREFIX, Store
 store = Store(Path(sys.argv[1]))
 print("open", flush=True)

@@ -15,7 +15,8 @@ USER, PASSWORD = "collector", "correct horse"
 
 
 class Broker(LocalKafka):
-    """One broker in a folder, which deletes what retention allows within two seconds, and allows sessions of one."""
+    """One broker in a folder, which deletes what retention allows within two seconds, ends transactions in time, and
+    allows sessions of one."""
 
     def __init__(self, folder: Path) -> None:
         self.certificates = make_certificates(folder / "certificates")
@@ -34,6 +35,7 @@ class Broker(LocalKafka):
                 "group.min.session.timeout.ms": "1000",
                 "log.retention.check.interval.ms": "1000",
                 "log.segment.delete.delay.ms": "1000",
+                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
             },
             format_arguments=("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"),
         )

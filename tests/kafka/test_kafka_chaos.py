@@ -1,153 +1,212 @@
-"""The distributed pipeline under everything that happens to machines: all that was acknowledged is there exactly once.
+"""The proof: whatever happens to the processes and to Kafka, SQL says to the unit what was acknowledged.
 
-``make chaos ROUNDS=200 SEED=7`` goes on for as long as one likes; the tests go through ``ROUNDS`` rounds.
+``make chaos ROUNDS=400 SEED=7`` does the same for longer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import xxhash
 
-from tests.faults.sdk_client import Application, grpc_exporter, http_exporter, sample_faults
-from tests.faults.stack import SECOND_AGGREGATOR, Stack, wait_until
+from benchmarks.harness import record
+from tests.faults.sdk_client import Application, sample_faults
+from tests.faults.senders import sending
+from tests.faults.stack import wait_until
 from tests.faults.totals import Key, Totals, differences, disagreements, stored
 from tests.kafka.broker import Broker
+from tests.kafka.chaos import (
+    AGGREGATORS,
+    COLLECTORS,
+    DECK,
+    PARTITIONS,
+    PLACES,
+    ROLES,
+    STORE,
+    WAIT_SECONDS,
+    Chaos,
+    Fleet,
+)
 
-ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or 6)
-SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.randrange(2**32))
-AGGREGATORS = ("aggregator", SECOND_AGGREGATOR)
-ROLES = ("collector", *AGGREGATORS, "store")
-PARTITIONS = 3
-# Longer than a session, so that the others have taken over by the time a paused process wakes: a zombie.
-SESSION_SECONDS = 2.0
-ZOMBIE_SECONDS = SESSION_SECONDS + 1.5
-# What a round does, and how often.
-DEEDS = {
-    "kill one": 8,
-    "kill several": 3,
-    "kill all": 1,
-    "pause an aggregator": 3,
-    "pause collector or store": 2,
-    "restart an aggregator gracefully": 3,
-    "kill the broker": 1,
-}
-
-
-@pytest.fixture
-def stack(tmp_path: Path, kafka_broker: Broker) -> Iterator[Stack]:
-    """A running pipeline with two aggregators that share three partitions of every lane."""
-    settings = (
-        f"kafka: {{brokers: [{kafka_broker.plain}], replication_factor: 1, session_timeout: {SESSION_SECONDS:g}s, "
-        "transaction_timeout: 5s}\n"
-        f"log: {{topic_prefix: chaos-{uuid.uuid4().hex[:12]}, partitions: {PARTITIONS}}}\n"
-    )
-    with Stack(tmp_path, settings) as stack:
-        stack.start(*ROLES)
-        stack.wait_ready(*ROLES)
-        yield stack
+ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or len(DECK))
+SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.SystemRandom().randrange(2**32))
+# All is compared after so many rounds, so that a difference is found near its cause.
+ROUNDS_BETWEEN_CHECKS = 25
+_FAULTS_SAID_MAX = 40
 
 
 @pytest.fixture
-def applications(stack: Stack, caplog: pytest.LogCaptureFixture) -> Iterator[list[Application]]:
-    """Applications with SDKs, born after the collector's folder, so that all their counts are new."""
+def fleet(tmp_path: Path, kafka_broker: Broker) -> Iterator[Fleet]:
+    """A running fleet."""
+    with Fleet(tmp_path, kafka_broker) as fleet:
+        fleet.start(*ROLES)
+        fleet.wait_ready(*ROLES)
+        yield fleet
+
+
+@pytest.fixture
+def applications(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> Iterator[list[Application]]:
+    """Its senders."""
     caplog.set_level(logging.CRITICAL, "opentelemetry")
-    http, rpc = stack.ports["otlp_http"], stack.ports["otlp_grpc"]
-    running = [
-        Application("http", http_exporter(http, gzip=True, timeout_seconds=3), insists=False, seed=SEED),
-        Application("grpc", grpc_exporter(rpc, timeout_seconds=3), insists=False, seed=SEED + 1),
-        Application("http-delta", http_exporter(http, gzip=False, deltas=True), insists=True, seed=SEED + 2),
-    ]
-    try:
+    with sending(fleet.senders(), seed=SEED, pace=3.0) as running:
         yield running
-    finally:
-        for application in running:
-            application.close()
 
 
-class Chaos:
-    """Does things to a pipeline, and counts them."""
-
-    def __init__(self, stack: Stack, broker: Broker, chance: random.Random) -> None:
-        self._stack, self._broker, self._chance = stack, broker, chance
-        self.done: Counter[str] = Counter()
-        self.kills: Counter[str] = Counter()
-
-    def round(self) -> None:
-        """One deed at a random moment; mostly on a pipeline that works, sometimes on one that still recovers."""
-        if self._chance.random() < 0.7:
-            self._stack.wait_ready(*ROLES)
-        time.sleep(self._chance.uniform(0.0, 0.6))
-        deed = self._chance.choices([*DEEDS], weights=[*DEEDS.values()])[0]
-        self.done[deed] += 1
-        if deed == "kill one":
-            self._kill(self._chance.choice(ROLES))
-        elif deed == "kill several":
-            self._kill(*self._chance.sample(ROLES, self._chance.choice((2, 3))))
-        elif deed == "kill all":
-            self._kill(*ROLES)
-        elif deed == "pause an aggregator":
-            with self._stack.paused(self._chance.choice(AGGREGATORS)):
-                time.sleep(ZOMBIE_SECONDS)
-        elif deed == "pause collector or store":
-            with self._stack.paused(self._chance.choice(("collector", "store"))):
-                time.sleep(self._chance.uniform(0.5, ZOMBIE_SECONDS))
-        elif deed == "restart an aggregator gracefully":
-            role = self._chance.choice(AGGREGATORS)
-            # One that is still starting takes no notice of manners yet: SIGTERM ends it like any process.
-            self._stack.wait_ready(role)
-            self._stack.stop(role)
-            self._stack.start(role)
-        else:
-            self._broker.kill()
-            self.kills["broker"] += 1
-            time.sleep(self._chance.uniform(0.0, 1.0))
-            self._broker.start()
-
-    def _kill(self, *roles: str) -> None:
-        self._stack.kill(*roles)
-        self.kills.update(roles)
-        self._stack.start(*roles)
-
-
-def globe(stack: Stack) -> dict[str, int]:
-    """Points by tenant that the tables hold."""
-    rows = stack.rows(
-        "SELECT tenant, sum(t.stored_points) AS points_ FROM control_totals AS t "
-        "WHERE lane = 'metrics' AND level = 'globe' GROUP BY tenant"
+def behind(fleet: Fleet) -> list[str]:
+    """Where a table's points are not those that were acknowledged, by tenant and level."""
+    rows = fleet.rows(
+        "SELECT tenant, level, sum(t.points) AS points_, sum(t.stored_points) AS stored_ "
+        "FROM control_totals AS t WHERE lane = 'metrics' GROUP BY tenant, level"
     )
-    return {str(row["tenant"]): int(row["points_"]) for row in rows}
+    found = {(row["tenant"], row["level"]): (row["points_"], row["stored_"]) for row in rows}
+    return [
+        f"{tenant} at {level}: {points} acknowledged, totals and points stored {found.get((tenant, level))}"
+        for tenant, (points, _) in fleet.acknowledged().items()
+        for level in ("cluster", "region", "globe")
+        if found.get((tenant, level)) != (points, points)
+    ]
+
+
+def misplaced(fleet: Fleet) -> list[str]:
+    """Services whose rows are another tenant's, region's or cluster's; regions that are not the sum of clusters."""
+    said = []
+    for row in fleet.rows(
+        "SELECT DISTINCT m.tenant AS tenant, m.region AS region, m.cluster AS cluster, m.service AS service "
+        "FROM metrics_cluster_1m AS m"
+    ):
+        place = PLACES[row["service"]]
+        if (row["tenant"], row["region"], row["cluster"]) != (place.tenant, place.region, place.cluster):
+            said.append(f"{row} should be {place}")
+    clusters, regions = (
+        fleet.rows(
+            "SELECT m.tenant AS tenant, m.region AS region, m.service AS service, m.metric AS metric, "
+            "sum(m.points) AS points_, sum(m.count) AS count_, toString(sum(m.sum_int)) AS sum_int_ "
+            f"FROM {view} AS m GROUP BY tenant, region, service, metric ORDER BY tenant, region, service, metric"
+        )
+        for view in ("metrics_cluster_1m", "metrics_region_1m")
+    )
+    said += [f"clusters {one} and region {other}" for one, other in zip(clusters, regions, strict=True) if one != other]
+    return said
+
+
+def settle(fleet: Fleet) -> None:
+    """Wait until all is stored, or nothing more comes; what is missing then, a comparison says better."""
+    last, deadline = behind(fleet), time.monotonic() + WAIT_SECONDS
+    while last and time.monotonic() < deadline:
+        time.sleep(0.1)
+        now = behind(fleet)
+        if now != last:
+            last, deadline = now, time.monotonic() + WAIT_SECONDS
+
+
+def faults(fleet: Fleet, applications: list[Application]) -> list[str]:
+    """Everything that is not as it was acknowledged; meaningful while nobody sends."""
+    settle(fleet)
+    expected: dict[Key, Totals] = {key: totals for each in applications for key, totals in each.expected.items()}
+    found = stored(fleet, "metrics_cluster_1m")
+    return [
+        *behind(fleet),
+        *disagreements(fleet),
+        *misplaced(fleet),
+        *differences(expected, found),
+        *sample_faults(applications, found),
+        *fleet.complaints(),
+    ]
+
+
+def check(fleet: Fleet, applications: list[Application]) -> None:
+    """Stand still, and compare everything."""
+    fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
+    with contextlib.ExitStack() as still:
+        for application in applications:
+            still.enter_context(application.still(WAIT_SECONDS))
+        fleet.drain_collectors(WAIT_SECONDS)
+        found = faults(fleet, applications)
+    assert not found, _listed(found)
+
+
+def check_at_the_end(fleet: Fleet, applications: list[Application]) -> None:
+    """Stop everything in peace, in the order of the path, and compare: nothing more is on its way."""
+    fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
+    for application in applications:
+        application.shutdown()
+    fleet.stop(*COLLECTORS)
+    fleet.stop(*AGGREGATORS)
+    settle(fleet)
+    time.sleep(1)  # the store looks for more twice a second
+    wait_until(lambda: not fleet.lag(STORE), "the store has read everything", WAIT_SECONDS)
+    found = faults(fleet, applications)
+    fleet.stop(STORE)
+    found += fleet.set_aside()
+    assert not found, _listed(found)
+
+
+def said(chaos: Chaos, fleet: Fleet, applications: list[Application], seconds: float) -> list[tuple[str, str]]:
+    """What there is to say of a run that found no difference, as (what, figure)."""
+    points = sum(points for points, _ in fleet.acknowledged().values())
+    series = sum(len(each.expected) for each in applications)
+    acknowledged = sum(each.exporter.acknowledged for each in applications)
+    refused = sum(each.exporter.refused for each in applications)
+    return [
+        ("seed", f"{SEED}, {ROUNDS} rounds in {seconds:,.0f} s"),
+        ("processes", f"{len(COLLECTORS)} collectors, {len(AGGREGATORS)} aggregators, 1 store, 1 broker"),
+        ("SIGKILL", f"{chaos.kills.total():,} ({_counted(chaos.kills)})"),
+        ("SIGSTOP beyond the session, stopped in peace", _counted(chaos.others)),
+        ("zombies fenced when they came to publish", f"{fleet.takeovers():,}"),
+        ("exports of real SDKs", f"{acknowledged:,} acknowledged, {refused:,} refused or unanswered"),
+        ("points acknowledged", f"{points:,} in {series} series"),
+        ("comparisons with SQL on the way and at the end", f"{(ROUNDS - 1) // ROUNDS_BETWEEN_CHECKS + 1}"),
+        ("differences: series, tenants, clusters, regions, digests, dead letters, open intents", "0"),
+    ]
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{what} {count:,}" for what, count in sorted(counter.items()))
+
+
+def _listed(faults: list[str]) -> str:
+    more = [f"… and {len(faults) - _FAULTS_SAID_MAX} more"] if len(faults) > _FAULTS_SAID_MAX else []
+    return "\n".join([fault[:1_000] for fault in faults[:_FAULTS_SAID_MAX]] + more)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)
-def test_nothing_is_lost_or_repeated(stack: Stack, kafka_broker: Broker, applications: list[Application]) -> None:
-    """Kills, zombies, rebalances and broker deaths under traffic of real SDKs: every series and digest is exact."""
-    print(f"CATCHMENT_FAULT_SEED={SEED}")
-    chaos = Chaos(stack, kafka_broker, random.Random(SEED))
-    for _ in range(ROUNDS):
-        chaos.round()
-    stack.wait_ready(*ROLES)
-    for application in applications:
-        application.shutdown()
-    stack.drain_collector()
-    wanted = {tenant: points for tenant, (points, _) in stack.acknowledged().items()}
+@pytest.mark.timeout(300 + 30 * ROUNDS)
+def test_sql_says_what_was_acknowledged_whatever_happens(
+    fleet: Fleet, kafka_broker: Broker, applications: list[Application]
+) -> None:
+    """SIGKILLs, zombies, broker deaths and rebalances under traffic of real SDKs: every series and digest is exact."""
+    for region in COLLECTORS.values():
+        keys = [f"{place.tenant}/{place.cluster}" for place in PLACES.values() if place.region == region]
+        assert {xxhash.xxh3_64_intdigest(key.encode()) % PARTITIONS for key in keys} == set(range(PARTITIONS))
+    again = f"CATCHMENT_CHAOS_ROUNDS={ROUNDS} CATCHMENT_FAULT_SEED={SEED}"
+    print(again)
+    started, number = time.monotonic(), 0
+    chaos = Chaos(fleet, kafka_broker, SEED)
     try:
-        wait_until(lambda: globe(stack) == wanted, "all points are stored", 60)
-    except AssertionError:
-        pass  # the comparison below says which
-    expected: dict[Key, Totals] = {key: totals for each in applications for key, totals in each.expected.items()}
-    found = stored(stack, "metrics_cluster_1m")
-    faults = [*differences(expected, found), *sample_faults(applications, found), *disagreements(stack)]
-    assert faults == [], f"CATCHMENT_FAULT_SEED={SEED} {chaos.done}\n" + "\n".join(faults)
-    print(
-        f"{ROUNDS} rounds, {sum(chaos.kills.values())} kills: {dict(chaos.kills)}; {dict(chaos.done)}; {wanted} points"
-    )
-    assert all(each.exporter.acknowledged > ROUNDS // 4 for each in applications)
+        for number in range(1, ROUNDS + 1):
+            chaos.round()
+            seconds = time.monotonic() - started
+            print(f"{seconds:7.1f} s: round {number}, {chaos.kills.total()} kills, {chaos.last}", flush=True)
+            if number % ROUNDS_BETWEEN_CHECKS == 0 and number < ROUNDS:
+                chaos.last = "a comparison"
+                check(fleet, applications)
+        chaos.last = "the end"
+        check_at_the_end(fleet, applications)
+    except BaseException as error:
+        error.add_note(f"{again}: round {number}, {chaos.last}; kills {dict(chaos.kills)}; see {fleet.folder}")
+        raise
+    rows = said(chaos, fleet, applications, time.monotonic() - started)
+    print("\n".join(f"{what}: {figure}" for what, figure in rows))
+    if os.environ.get("CATCHMENT_CHAOS_RECORD"):
+        record("Chaos on a real Kafka", rows)
+    exports = {each.service: (each.exporter.acknowledged, each.exporter.refused) for each in applications}
+    assert all(acknowledged > ROUNDS for acknowledged, _ in exports.values()), exports
+    assert any(refused > 0 for _, refused in exports.values()), f"no kill was felt: {exports}"

@@ -1,160 +1,212 @@
-"""Groups of readers on Kafka: partitions are shared out, handed over, taken over."""
+"""Places in a group on a real broker: who has which partitions when members come, leave, die and lose the broker."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from catchment.log import kafka_members
 from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
-from catchment.log.port import Assignment, Membership
+from catchment.log.port import Membership
 from tests.kafka.broker import Broker
 
-PARTITIONS = 6
-TOPIC = "shared"
-ALL = {(TOPIC, number) for number in range(PARTITIONS)}
-Body = Callable[[KafkaLog, KafkaLog], Awaitable[None]]
+GROUP, TOPIC = "readers", "t"
+ALL = {0, 1, 2}
+SESSION_SECONDS = 2.0
+Body = Callable[[KafkaLog, str], Awaitable[None]]
 
 
 @pytest.fixture
 def settings(kafka_broker: Broker) -> KafkaSettings:
-    """A new log whose members are missed soon."""
-    return KafkaSettings((kafka_broker.plain,), f"members-{uuid.uuid4().hex[:12]}", session_seconds=2.0)
+    """A new log on the broker, whose members are missed soon."""
+    return KafkaSettings((kafka_broker.plain,), f"members-{uuid.uuid4().hex[:12]}", session_seconds=SESSION_SECONDS)
 
 
 def run(settings: KafkaSettings, body: Body) -> None:
-    """Two processes' views of one log with a topic, within a time limit."""
+    """Open the log, create a topic of three partitions, run the body within a time limit, close."""
 
     async def limited() -> None:
-        logs = [KafkaLog(settings), KafkaLog(settings)]
+        log = await KafkaLog.open(settings)
+        topic = f"{settings.prefix}.{TOPIC}"
         try:
-            await logs[0].create_topics({TOPIC: PARTITIONS})
-            await asyncio.wait_for(body(*logs), 60)
+            await log.create_topics({topic: len(ALL)})
+            await asyncio.wait_for(body(log, topic), 90)
         finally:
-            for log in logs:
-                await log.close()
+            await log.close()
 
     asyncio.run(limited())
 
 
-class Watched:
-    """A membership, and the newest assignment that it told of."""
+class Member:
+    """A member that keeps what it was told last, as an aggregator does."""
 
-    def __init__(self, members: Membership) -> None:
-        self.members = members
-        self.mine: Assignment = frozenset()
+    def __init__(self, place: Membership) -> None:
+        self.place = place
+        self.partitions: set[int] | None = None
         self.told = 0
-        self._task = asyncio.create_task(self._watch())
+        self._task = asyncio.create_task(self._listen())
 
-    async def _watch(self) -> None:
-        while True:
-            self.mine = await self.members.changed()
-            self.told += 1
+    @classmethod
+    async def join(cls, log: KafkaLog, topic: str) -> Member:
+        """Take a place."""
+        return cls(await log.join(GROUP, [topic]))
 
     async def leave(self) -> None:
         """Leave the group."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        await self.members.close()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.place.close()
+
+    async def _listen(self) -> None:
+        while True:
+            self.partitions = {partition for _, partition in await self.place.changed()}
+            self.told += 1
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something; the test's time limit ends it."""
-    while not condition():  # noqa: ASYNC110 two memberships, no common event
-        await asyncio.sleep(0.05)
+async def until(done: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait until something holds."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while not done():
+        assert clock() < deadline, f"not after {seconds:g} s: {what}"
+        await asyncio.sleep(0.02)
 
 
-def test_two_members_share_and_the_one_that_is_left_has_all(settings: KafkaSettings) -> None:
-    """Each has some, together they have all without overlap; who leaves is followed at once."""
-
-    async def body(one: KafkaLog, other: KafkaLog) -> None:
-        first = Watched(await one.join("g", [TOPIC]))
-        await until(lambda: first.mine == ALL)
-        second = Watched(await other.join("g", [TOPIC]))
-        await until(lambda: bool(second.mine) and first.mine | second.mine == ALL and not first.mine & second.mine)
-        assert len(first.mine) == len(second.mine) == PARTITIONS // 2
-        await first.leave()
-        await until(lambda: second.mine == ALL)
-        await second.leave()
-
-    run(settings, body)
+def share(*members: Member) -> bool:
+    """Whether the members have all partitions together, none of them twice, and nobody has none."""
+    held = [partition for member in members for partition in member.partitions or ()]
+    return sorted(held) == sorted(ALL) and all(member.partitions for member in members)
 
 
-_MEMBER = """
-import asyncio, sys
-from catchment.log.kafka import KafkaLog
-from catchment.log.kafka_settings import KafkaSettings
-
-async def main():
-    log = KafkaLog(KafkaSettings((sys.argv[1],), sys.argv[2], session_seconds=2.0))
-    members = await log.join("g", ["shared"])
-    while True:
-        print(len(await members.changed()), flush=True)
-
-asyncio.run(main())
-"""
-
-
-def test_a_member_that_dies_is_taken_over(settings: KafkaSettings) -> None:
-    """After SIGKILL nobody says goodbye: the session's end does."""
-
-    async def body(one: KafkaLog, _: KafkaLog) -> None:
-        command = [sys.executable, "-c", _MEMBER, settings.brokers[0], settings.prefix]
-        child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        assert child.stdout is not None
+@contextmanager
+def child(settings: KafkaSettings, topic: str) -> Iterator[subprocess.Popen[str]]:
+    """A member in a process of its own."""
+    arguments = (settings.brokers[0], settings.prefix, GROUP, topic, str(settings.session_seconds))
+    command = [sys.executable, "-m", "tests.kafka.member", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert await child.stdout.readline() == b"6\n"
-            first = Watched(await one.join("g", [TOPIC]))
-            await until(lambda: len(first.mine) == PARTITIONS // 2)
-            child.kill()
-            await until(lambda: first.mine == ALL)
-            await first.leave()
+            yield process
         finally:
-            if child.returncode is None:
-                child.kill()
-            await child.wait()
+            process.kill()
+
+
+def test_a_sole_member_has_all_partitions(settings: KafkaSettings) -> None:
+    """Who is alone is told of every partition once, and of nothing else while nothing changes."""
+
+    async def body(log: KafkaLog, topic: str) -> None:
+        one = await Member.join(log, topic)
+        await until(lambda: one.partitions == ALL, "all are its own", 10)
+        await asyncio.sleep(1.5 * SESSION_SECONDS)
+        assert one.told == 1
+        await one.leave()
+        await asyncio.wait_for(one.place.close(), 1)
 
     run(settings, body)
 
 
-def test_a_dispute_is_settled_by_the_assignment(settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was fenced on a partition that is its own is told so again; of one that is not, nothing."""
-    monkeypatch.setattr(kafka_members, "_DISPUTE_SECONDS", 0.1)
+def test_two_members_share_and_one_that_leaves_hands_over(settings: KafkaSettings) -> None:
+    """Two members have all partitions together and none twice; the one that stays has all, sooner than a session."""
 
-    async def body(one: KafkaLog, _: KafkaLog) -> None:
-        first = Watched(await one.join("g", [TOPIC]))
-        await until(lambda: first.told == 1)
-        first.members.fenced(TOPIC, 99)
-        await asyncio.sleep(0.5)
-        assert first.told == 1
-        first.members.fenced(TOPIC, 3)
-        await until(lambda: first.told == 2)
-        assert first.mine == ALL
-        await first.leave()
+    async def body(log: KafkaLog, topic: str) -> None:
+        one = await Member.join(log, topic)
+        await until(lambda: one.partitions == ALL, "the first has all", 10)
+        other = await Member.join(log, topic)
+        await until(lambda: share(one, other), "both share", 10)
+        kept = one.partitions
+        assert kept is not None and kept <= ALL
+        await one.leave()
+        await until(lambda: other.partitions == ALL, "the other has all", 0.75 * SESSION_SECONDS)
+        await other.leave()
 
     run(settings, body)
 
 
-def test_a_place_outlives_the_broker(settings: KafkaSettings, kafka_broker: Broker) -> None:
-    """The broker dies and comes back: a second member still gets its share of the first one's partitions."""
+def test_a_member_that_is_killed_is_taken_over(settings: KafkaSettings) -> None:
+    """The partitions of a process that dies by SIGKILL are the other's after the session, not before."""
 
-    async def body(one: KafkaLog, other: KafkaLog) -> None:
-        first = Watched(await one.join("g", [TOPIC]))
-        await until(lambda: first.mine == ALL)
-        await asyncio.to_thread(kafka_broker.kill)
+    async def body(log: KafkaLog, topic: str) -> None:
+        with child(settings, topic) as process:
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == "0 1 2\n"
+            one = await Member.join(log, topic)
+            await until(lambda: len(one.partitions or ()) in (1, 2), "both share", 10)
+            process.kill()
+            await asyncio.sleep(SESSION_SECONDS / 2)
+            assert one.partitions != ALL
+            await until(lambda: one.partitions == ALL, "the other has all", 2 * SESSION_SECONDS + 2)
+            await one.leave()
+
+    run(settings, body)
+
+
+def test_what_was_fenced_is_said_anew_while_it_is_ours(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while the assignment comes again; a partition that is not ours any more is not worth saying."""
+    monkeypatch.setattr(kafka_members, "_DISPUTE_SECONDS", 0.3)
+
+    async def body(log: KafkaLog, topic: str) -> None:
+        one = await Member.join(log, topic)
+        await until(lambda: one.partitions == ALL, "all are its own", 10)
+        one.place.fenced(topic, 1)
+        assert one.told == 1
+        await until(lambda: one.told == 2, "it is said anew", 2)
+        assert one.partitions == ALL
+        one.place.fenced(topic, 99)
         await asyncio.sleep(1)
-        await asyncio.to_thread(kafka_broker.start)
-        second = Watched(await other.join("g", [TOPIC]))
-        await until(lambda: len(first.mine) == len(second.mine) == PARTITIONS // 2)
-        assert first.mine | second.mine == ALL
-        await first.leave()
-        await second.leave()
+        assert one.told == 2
+        await one.leave()
+
+    run(settings, body)
+
+
+def test_places_survive_the_broker(settings: KafkaSettings, kafka_broker: Broker) -> None:
+    """While the broker is away nobody is told anything; once it is back both share again, and one that comes joins."""
+
+    async def body(log: KafkaLog, topic: str) -> None:
+        one, other = await Member.join(log, topic), await Member.join(log, topic)
+        await until(lambda: share(one, other), "both share", 10)
+        before = (one.partitions, other.partitions)
+        kafka_broker.kill()
+        try:
+            await asyncio.sleep(2 * SESSION_SECONDS)
+            assert (one.partitions, other.partitions) == before
+        finally:
+            await asyncio.to_thread(kafka_broker.start)
+        await until(lambda: share(one, other), "both share again", 20)
+        await other.leave()
+        await until(lambda: one.partitions == ALL, "the place is alive", 20)
+        third = await Member.join(log, topic)
+        await until(lambda: share(one, third), "there is room for another", 20)
+        await asyncio.gather(one.leave(), third.leave())
+
+    run(settings, body)
+
+
+def test_a_place_that_is_lost_for_good_is_taken_anew(settings: KafkaSettings) -> None:
+    """When the consumer has given up, a new one takes a place, and says what is ours."""
+
+    async def body(log: KafkaLog, topic: str) -> None:
+        one = await Member.join(log, topic)
+        await until(lambda: one.partitions == ALL, "all are its own", 10)
+        coordinator = one.place._consumer._coordinator  # type: ignore[attr-defined]
+
+        async def break_down(*_: object) -> None:
+            raise RuntimeError("a fault of the library")
+
+        coordinator.ensure_active_group = break_down
+        coordinator.request_rejoin()
+        await until(lambda: one.told >= 2, "it is said anew", 20)
+        await until(lambda: one.partitions == ALL, "all are its own again", 20)
+        other = await Member.join(log, topic)
+        await until(lambda: share(one, other), "both share", 20)
+        await asyncio.gather(one.leave(), other.leave())
 
     run(settings, body)

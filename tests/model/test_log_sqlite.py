@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from catchment.errors import Bug, Fenced, Invalid
+from catchment.errors import Bug, Corrupt, Fenced, Invalid
 from catchment.log.port import OutMessage, Source, Writer
 from catchment.log.sqlite import SqliteLimits, SqliteLog
 
@@ -113,10 +113,13 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(slot=slots, partition=st.integers(0, PARTITIONS - 1), position=st.integers(0, 12), most=st.integers(1, 4))
     def poll(self, slot: str, partition: int, position: int, most: int) -> None:
-        """A poll from any position gives what the list gives."""
-        found = self._do(
-            self._logs[slot].poll(TOPIC, partition, position, messages_max=most, bytes_max=1 << 20, wait_seconds=0.0)
-        )
+        """A poll from any position gives what the list gives, and one behind the end is Corrupt."""
+        poll = self._logs[slot].poll(TOPIC, partition, position, messages_max=most, bytes_max=1 << 20, wait_seconds=0.0)
+        if position > self._next_offset[partition]:
+            with pytest.raises(Corrupt):
+                self._do(poll)
+            return
+        found = self._do(poll)
         expected = [m for m in self._messages[partition] if m[0] >= position][:most]
         assert [(m.offset, m.value) for m in found] == expected
 
