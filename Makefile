@@ -11,7 +11,7 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo demo-kafka test lint format chaos bench clean
+.PHONY: help setup kafka demo demo-kafka test lint format chaos outage bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test    all tests (PYTEST_ARGS="-k name" for some)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
+	@echo 'make outage  a broker, then a store away for minutes under load (MINUTES=4)'
 	@echo 'make bench   measure, and write benchmarks/RESULTS.md'
 
 setup: $(STAMP)
@@ -65,6 +66,11 @@ RECORD ?=
 chaos: $(STAMP) $(KAFKA)
 	CATCHMENT_CHAOS_ROUNDS=$(ROUNDS) CATCHMENT_FAULT_SEED=$(SEED) CATCHMENT_CHAOS_RECORD=$(RECORD) \
 		$(BIN)/python -m pytest -s tests/kafka/test_kafka_chaos.py
+
+# A real broker, then a store away under load; the figures go into benchmarks/RESULTS.md.
+MINUTES ?= 4
+outage: $(STAMP) $(KAFKA)
+	$(BIN)/python -m tests.kafka.outage --minutes $(MINUTES)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

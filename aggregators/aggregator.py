@@ -12,7 +12,8 @@ Rules:
 5. A partition whose log is `Corrupt` (its position was deleted before it was read) or refuses it (`Invalid`) is
    ``halted``: not ready, alert, the others go on. It is looked at again every ``halt_seconds``.
 6. A `Bug` ends the process loudly: nothing that does not add up is published.
-7. Memory: per partition at most ``batch_bytes_max`` of encoded input, plus one message.
+7. Memory, however much waits: per partition at most ``batch_bytes_max`` of encoded input, plus one message; decoded
+   and merged are the batches of ``rollups_max`` partitions at once, each some 15 times its encoded size.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aggregators.dead_letters import bury, dropped
@@ -51,6 +53,7 @@ class AggregatorConfig:
     ``partitions``: of topics that do not exist yet.
     ``linger_seconds``: how long a first message waits for more; longer means larger and fewer global messages.
     ``batch_bytes_max``: encoded input of one roll-up (8 MiB is about 150,000 rows).
+    ``rollups_max``: partitions rolled up at once; more takes more memory, and more processors hardly help one process.
     ``message_bytes_max``: an output over it is split; must be within the log's own limit.
     ``retry_seconds_max``: the longest backoff.
     ``halt_seconds``: how often a halted partition is looked at again: somebody may have mended its log.
@@ -65,6 +68,7 @@ class AggregatorConfig:
     linger_seconds: float = 1.0
     batch_bytes_max: int = 8 << 20
     batch_messages_max: int = 10_000
+    rollups_max: int = 2
     rows_max: int = ROWS_MAX
     message_bytes_max: int = 32 << 20
     retry_seconds_max: float = 5.0
@@ -142,13 +146,15 @@ class _Batch:
 
 
 class Aggregator:
-    """Runs every input partition of one config on one log."""
+    """Runs every input partition of one config on one log. ``trouble``: why it could not join yet, the last time."""
 
     def __init__(self, log: Log, config: AggregatorConfig) -> None:
         self._log = log
         self._config = config
         self._status: dict[tuple[str, int], PartitionStatus] = {}
         self._joined = False
+        self._executor = ThreadPoolExecutor(config.rollups_max, "rollup")
+        self.trouble = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then drain, leave the group and return.
@@ -178,6 +184,7 @@ class Aggregator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._executor.shutdown(wait=False)
             await members.close()
 
     @property
@@ -226,6 +233,7 @@ class Aggregator:
                 await self._log.create_topics(self._config.topics)
                 return await self._log.join(self._hop, sorted(self._config.input_topics.values()))
             except Retry as error:
+                self.trouble = f"the log does not answer: {error}"
                 _log.warning("cannot create topics and join yet: %s", error)
                 if await self._pause(attempt, stop):
                     raise
@@ -278,12 +286,17 @@ class Aggregator:
                     )
                 if messages:
                     crash_point("rollup.polled")
-                    batch = await asyncio.to_thread(self._roll_up, status.lane, messages, time.time_ns())
+                    now_ns = time.time_ns()
+                    batch = await asyncio.get_running_loop().run_in_executor(
+                        self._executor, self._roll_up, status.lane, messages, now_ns
+                    )
                     await self._publish(writer, status, batch)
+                    messages.clear()  # what is published need not wait in memory for what comes next
                     if batch.held is not None:
                         status.state, status.reason = "held", str(batch.held)
                         _log.error("%s/%d: held: %s", status.topic, status.partition, batch.held)
                         return
+                    del batch
                 elif stop.is_set():
                     break
             status.state = "stopped"

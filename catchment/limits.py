@@ -235,7 +235,7 @@ class Limits:
     # On the way out.
     outbox_merge_bytes: int = setting(
         2 * _GIB,
-        "envelopes on disk that were not forwarded yet, from where on the oldest are merged",
+        "envelopes on disk that were not forwarded yet, from where on the oldest are merged; at most half the maximum",
         unit="bytes",
         consequence="waiting flushes are merged, then their windows widened to 5 minutes, then to an hour",
         least=0,
@@ -277,7 +277,7 @@ class Limits:
     )
     rollup_bytes_max: int = setting(
         8 * _MIB,
-        "encoded envelopes that one linger of the aggregator collects; 8 MiB is about 150,000 rows",
+        "encoded envelopes that one linger of the aggregator collects of a partition; 8 MiB is about 150,000 rows",
         unit="bytes",
         consequence="the roll-up is published before its linger is over",
         least=_MIB,

@@ -2,8 +2,9 @@
 
 ===================  =====================================================================================
 ``GET /livez``       200 while the event loop runs
-``GET /readyz``      200 when ready; 503 with one reason a line
-``GET /healthz``     the same as JSON, for people and programs: ``{"ready": …, "reasons": […], "version": …}``
+``GET /readyz``      200 when ready, with a line for what is stalled all the same; 503 with one reason a line
+``GET /healthz``     the same as JSON, for people and programs:
+                     ``{"ready": …, "reasons": […], "stalled": […], "version": …}``
 ``GET /metrics``     Prometheus text
 ``POST /-/reload``   200 when the new configuration is in force; 400 with one fault a line, the old one stays.
 ``POST /-/NAME``     an action of the process, with a JSON object as its body: 200 and what was done, 400 and why not,
@@ -41,19 +42,24 @@ _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
+async def _nothing() -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Probes:
     """What the server asks the process.
 
     ``not_ready`` gives the reasons, none when ready; ``reload`` the faults, none when done. ``actions`` are looked up
     by name at each request; each takes the body's texts, says what it did, and raises `Invalid` when it cannot, `Retry`
-    or `Fenced` when it cannot now.
+    or `Fenced` when it cannot now. ``stalled``: for how long and why what the process has does not flow on.
     """
 
     not_ready: Callable[[], Awaitable[Sequence[str]]]
     metrics: Callable[[], Awaitable[bytes]]
     reload: Callable[[], Awaitable[Sequence[str]]]
     actions: Mapping[str, Action] = field(default_factory=dict)
+    stalled: Callable[[], Awaitable[Sequence[str]]] = _nothing
 
 
 class StatusApp:
@@ -83,10 +89,13 @@ class StatusApp:
             return 200, _METRICS, await self._probes.metrics()
         if path == "/readyz":
             reasons = await self._probes.not_ready()
-            return (503 if reasons else 200), _TEXT, _lines(reasons or ["ok"])
+            if reasons:
+                return 503, _TEXT, _lines(reasons)
+            return 200, _TEXT, _lines(["ok", *(f"stalled {said}" for said in await self._probes.stalled())])
         if path == "/healthz":
             reasons = list(await self._probes.not_ready())
-            body = {"ready": not reasons, "reasons": reasons, "version": PROGRAM}
+            stalled = list(await self._probes.stalled())
+            body = {"ready": not reasons, "reasons": reasons, "stalled": stalled, "version": PROGRAM}
             return (503 if reasons else 200), "application/json", json.dumps(body).encode() + b"\n"
         return 404, _TEXT, b"not found; there is /livez /readyz /healthz /metrics and POST /-/reload\n"
 

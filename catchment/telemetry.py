@@ -50,6 +50,11 @@ class OwnMetric(Enum):
 
     BUILD = Spec("catchment_build_info", _GAUGE, "1; the label tells the program's version", ("version",))
     READY = Spec("catchment_ready", _GAUGE, "1 while the process is ready, 0 while it is not")
+    STALLED_SECONDS = Spec(
+        "catchment_stalled_seconds",
+        _GAUGE,
+        "for how long what this process has does not flow on, as /healthz says; 0 while it does",
+    )
     CONFIG_RELOADS = Spec("catchment_config_reloads_total", _COUNTER, "reloads asked for, by result", ("result",))
     CHILD_RESTARTS = Spec(
         "catchment_child_restarts_total", _COUNTER, "children started again after a death", ("child",)
@@ -70,6 +75,15 @@ class OwnMetric(Enum):
     OUTBOX_BYTES = Spec("catchment_outbox_bytes", _GAUGE, "envelopes on disk that were not forwarded")
     OUTBOX_MESSAGES = Spec("catchment_outbox_messages", _GAUGE, "envelopes that were not forwarded")
     OUTBOX_OLDEST_SECONDS = Spec("catchment_outbox_oldest_seconds", _GAUGE, "age of the oldest unsent envelope")
+    OUTBOX_USED_RATIO = Spec("catchment_outbox_used_ratio", _GAUGE, "outbox_bytes as a share of outbox_bytes_max")
+    OUTBOX_WINDOW_SECONDS = Spec(
+        "catchment_outbox_window_seconds", _GAUGE, "widest windows that waiting envelopes were merged to; 0: as flushed"
+    )
+    PUSHING_BACK_SECONDS = Spec(
+        "catchment_pushing_back_seconds",
+        _GAUGE,
+        "for how long a full outbox has pushed senders back; 0 while it does not",
+    )
     OUTBOX_MERGED_BYTES = Spec("catchment_outbox_merged_bytes_total", _COUNTER, "saved by merging what waits")
     FORWARDED_MESSAGES = Spec("catchment_forwarded_messages_total", _COUNTER, "envelopes handed to the log")
     FORWARDED_BYTES = Spec("catchment_forwarded_bytes_total", _COUNTER, "bytes handed to the log")

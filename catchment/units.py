@@ -86,6 +86,25 @@ def duration_text(seconds: float) -> str:
     return f"{milliseconds}ms" if milliseconds else "0s"
 
 
+def about(size_bytes: int) -> str:
+    """A size to three digits, for people."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        size = size_bytes / _BYTES[unit.lower()]
+        if size >= 1:
+            return f"{size:.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def about_duration(seconds: float) -> str:
+    """A duration in its two largest units, for people."""
+    left, counts = int(seconds), []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, round(_SECONDS[unit]))
+        counts.append((count, unit))
+    first = next((place for place, (count, _) in enumerate(counts) if count), len(counts))
+    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2] if count) or "0 s"
+
+
 def size_text(size_bytes: int) -> str:
     """A size in the largest unit that shows it whole; `bytes_of` reads it back."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):

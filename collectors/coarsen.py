@@ -11,7 +11,9 @@ enough are senders pushed back (``outbox_bytes_max``). Rules:
    accepted and what is stored agree window by window (`control_totals`). Heartbeats and counts of drops keep theirs.
 3. Windows only widen to multiples of what they are. Sums, counts, extremes, latest values, integrals and buckets stay
    exact, and so do points and digests: only the resolution is lost.
-4. One step is bounded by ``_STEP_BYTES`` of envelopes, and gives at most as many bytes as it took.
+4. One step takes ``_STEP_BYTES`` of envelopes, or two flushes of one window where these are larger, and gives at most
+   as many bytes as it took. What was merged is merged again with the flushes of its window that come after it: so it
+   stays about as large as one flush, however many they are, and the ladder holds for large clusters too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from catchment.columns import LANES
 from catchment.crash import crash_point
 from catchment.envelope import Envelope, decode
 from catchment.reach import Reach
-from catchment.windows import of_instants
+from catchment.windows import NANOSECONDS, of_instants
 from collectors.lane_rows import LaneRows
 from collectors.state import StateFile
 from collectors.waiting import Replacement, Waiting
@@ -56,19 +58,41 @@ def next_step(waiting: Sequence[Waiting], handed: int, resolution_seconds: int) 
     """
     flushes = [list(rows) for _, rows in groupby(waiting, key=lambda row: row.created_ns)]
     # A flush of which a part was handed over is no whole one any more (rule 2).
-    whole = [rows for rows in flushes if rows[0].sequence > handed]
+    whole = sorted((rows for rows in flushes if rows[0].sequence > handed), key=_created_ns)
     for seconds in (resolution_seconds, *(width for width in _WIDTHS_SECONDS if width > resolution_seconds)):
-        taken: list[list[Waiting]] = []
-        size = 0
-        for rows in (rows for rows in whole if rows[0].merged_seconds < seconds):
-            size += sum(row.size_bytes for row in rows)
-            if taken and size > _STEP_BYTES:
-                break
-            taken.append(rows)
+        taken = _taken(whole, seconds)
         # One flush alone can only be widened.
         if len(taken) > 1 or (taken and seconds > resolution_seconds):
             return Step(sorted((row for rows in taken for row in rows), key=lambda row: row.sequence), seconds)
     return None
+
+
+def _taken(flushes: Sequence[list[Waiting]], seconds: int) -> list[list[Waiting]]:
+    """The oldest flushes that are not yet merged to ``seconds``, behind the merged one that they are to join."""
+    below = [place for place, rows in enumerate(flushes) if rows[0].merged_seconds < seconds]
+    if not below:
+        return []
+    before = flushes[below[0] - 1] if below[0] else None
+    taken: list[list[Waiting]] = []
+    if before and before[0].merged_seconds == seconds and _is_one_window(before, flushes[below[0]], seconds):
+        taken.append(before)
+    size = sum(row.size_bytes for rows in taken for row in rows)
+    for rows in (flushes[place] for place in below):
+        size += sum(row.size_bytes for row in rows)
+        if size > _STEP_BYTES and taken and (len(taken) > 1 or not _is_one_window(taken[0], rows, seconds)):
+            break
+        taken.append(rows)
+    return taken
+
+
+def _created_ns(flush: list[Waiting]) -> int:
+    return flush[0].created_ns
+
+
+def _is_one_window(one: list[Waiting], other: list[Waiting], seconds: int) -> bool:
+    """Whether two flushes left in the same window: most of their rows are of it, or both have some of its neighbour."""
+    width_ns = seconds * NANOSECONDS
+    return _created_ns(one) // width_ns == _created_ns(other) // width_ns
 
 
 def widened(rows: pa.Table, seconds: int) -> pa.Table:
@@ -144,7 +168,8 @@ class Coarsener:
         values, sequence = self._sealed(merged(envelopes, found.seconds))
         before = sum(row.size_bytes for row in found.waiting)
         after = sum(len(value) for _, _, value in values)
-        replacement = Replacement(sequences, values, found.waiting[0].created_ns, found.seconds, sequence)
+        oldest_ns = min(row.created_ns for row in found.waiting)
+        replacement = Replacement(sequences, values, oldest_ns, found.seconds, sequence)
         if after >= before:
             # Nothing to gain: what was there stays, and is not looked at again for this width.
             replacement = replace(replacement, values=None)

@@ -22,6 +22,7 @@ from catchment.identity import canonical_attributes, hash_parts
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
+from catchment.units import about, about_duration
 from collectors import life_table
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
@@ -31,6 +32,7 @@ from collectors.flush import Flushed, Flusher
 from collectors.forward import Forwarder
 from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
+from collectors.ladder import Ladder
 from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.receive.otlp_grpc import serve_grpc
@@ -45,8 +47,6 @@ log = logging.getLogger(__name__)
 DEFAULT_TENANT = "default"
 # How long a stop goes on forwarding; what is left in the outbox is safe there.
 _FORWARD_SECONDS = 20
-# Each takes a fraction of a second, in which nothing is decoded.
-_MERGES_PER_FLUSH = 4
 
 
 class Context(Protocol):
@@ -56,14 +56,25 @@ class Context(Protocol):
     tracing: Tracing
     stop: asyncio.Event
     watch: Callable[[], Sequence[str]] | None
+    stalled: Callable[[], Sequence[str]] | None
 
 
 class Collector:
-    """One collector's parts, opened from its folder with everything acknowledged so far applied."""
+    """One collector's parts, opened from its folder with everything acknowledged so far applied.
+
+    ``clock``: now in ns, UTC.
+    """
 
     def __init__(
-        self, config: CollectorConfig, messages: Log, telemetry: Telemetry, tracing: Tracing, now_ns: int
+        self,
+        config: CollectorConfig,
+        messages: Log,
+        telemetry: Telemetry,
+        tracing: Tracing,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        now_ns = clock()
+        self._clock = clock
         self._config = config
         self._tracing = tracing
         self._telemetry = telemetry
@@ -102,10 +113,12 @@ class Collector:
         )
         self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
+        self._ladder = Ladder(self._state, limits, self._flusher.coarsen, now_ns)
         self._messages = messages
         self._forward_state = StateFile(path)
         self._forwarder = Forwarder(
             self._forward_state,
+            self._ladder,
             messages,
             folder_id=self._inbox.folder_id,
             place=config.place,
@@ -113,9 +126,8 @@ class Collector:
             limits=limits,
             telemetry=telemetry,
         )
-        self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
+        self._intake = EdgeIntake(self._pipeline, limits, self._ladder.pressure)
         self._refusals: Counter[tuple[Sender, str]] = Counter()
-        self._outbox = self._state.outbox_size()
         self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
         replayed = self._pipeline.replay()
         if config.tenants is None and places and (self._own.tenant, self._own.cluster) not in places:
@@ -181,15 +193,25 @@ class Collector:
         await self._forwarder.run(stop)
 
     def not_ready(self) -> list[str]:
-        """Why the collector should get no traffic, or is in trouble; empty when all is well."""
-        return [
-            reason
-            for reason in (
-                *(self._pressure(), self._flush_trouble, self._trim_trouble, self._merge_trouble),
-                *(self._log_trouble, self._forwarder.trouble),
-            )
-            if reason
-        ]
+        """Why the collector should get no traffic; empty while it takes all that is sent."""
+        full = self._ladder.pressure()
+        if full:
+            seconds = self._ladder.pushing_back_seconds(self._clock())
+            full += f"; senders have been pushed back for {about_duration(seconds)}"
+        return [trouble for trouble in (full, self._flush_trouble, self._trim_trouble, self._merge_trouble) if trouble]
+
+    def stalled(self) -> list[str]:
+        """Why what was taken does not reach the log, and how much waits; empty while it does."""
+        trouble = self._log_trouble or self._forwarder.trouble
+        if not trouble:
+            return []
+        ladder = self._ladder
+        waits = [f"{about(ladder.waits.size_bytes)} wait, {ladder.used_ratio():.0%} of the limit"]
+        if ladder.waits.messages:
+            waits.append(f"the oldest for {about_duration(ladder.oldest_seconds(self._clock()))}")
+        if ladder.waits.merged_seconds:
+            waits.append(f"merged up to windows of {about_duration(ladder.waits.merged_seconds)}")
+        return [f"{trouble}; {', '.join(waits)}"]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -204,11 +226,6 @@ class Collector:
         self._telemetry.count(OwnMetric.REQUEST_BYTES, size_bytes, protocol)
         if answer != ACCEPTED:
             self._refusals[sender or self._own, answer] += 1
-
-    def _pressure(self) -> str:
-        if self._outbox[1] > self._config.limits.outbox_bytes_max:
-            return f"the outbox is full: {self._outbox[1]} bytes wait for the log"
-        return ""
 
     async def _flush_forever(self, stop: asyncio.Event) -> None:
         period = self._config.flush_seconds
@@ -245,7 +262,7 @@ class Collector:
         """On the edge's thread: a cut at what was applied so far. Once that is committed nothing below it makes it a
         failed flush: what has not worked is said on the status port, and the next flush does it.
         """
-        now_ns = time.time_ns()
+        now_ns = self._clock()
         for (sender, reason), count in refusals.items():
             place = self.edge.catalog.place(sender.tenant, sender.cluster)
             self.edge.tally.add(place, reason, "requests", count)
@@ -254,50 +271,39 @@ class Collector:
         position = self._pipeline.applied
         flushed = self._flusher.flush(position, now_ns)
         crash_point("flush.committed")
-        self._trim_trouble = ""
+        self._trim_trouble = self._merge_trouble = ""
         try:
             self._inbox.trim(position)
         except CatchmentError as error:
             # The flush is real; the segments stay until a later trim can delete them.
             self._trim_trouble = str(error)
         crash_point("flush.trimmed")
-        self._merge_trouble = ""
         try:
-            self._outbox = self._state.outbox_size()
-            if self._outbox[1] > self._config.limits.outbox_merge_bytes:
-                self._merge_waiting()
+            self._merge_waiting(now_ns)
         except (Retry, Invalid) as error:
             self._merge_trouble = f"what waits cannot be merged: {error}"
             log.warning(self._merge_trouble)
         return flushed
 
-    def _merge_waiting(self) -> None:
-        """Some steps down the ladder; what they cannot do, the next flush may.
-
-        Raises:
-            Retry, Invalid: a step changed nothing; the steps before it are real.
-        """
-        saved = 0
-        for _ in range(_MERGES_PER_FLUSH):
-            step = self._flusher.coarsen()
-            saved += step
-            if not step or self._outbox[1] - saved <= self._config.limits.outbox_merge_bytes:
-                break
-        self._outbox = self._state.outbox_size()
-        self._telemetry.count(OwnMetric.OUTBOX_MERGED_BYTES, saved)
-        log.info("waiting envelopes merged", extra={"saved_bytes": saved, "outbox_bytes": self._outbox[1]})
+    def _merge_waiting(self, now_ns: int) -> None:
+        saved = self._ladder.after_flush(now_ns)
+        if saved:
+            self._telemetry.count(OwnMetric.OUTBOX_MERGED_BYTES, saved)
+            waits = self._ladder.waits
+            log.info("waiting envelopes merged", extra={"saved_bytes": saved, "outbox_bytes": waits.size_bytes})
 
     def _register(self) -> None:
-        telemetry = self._telemetry
+        telemetry, ladder = self._telemetry, self._ladder
         self._intake.commit_seconds = lambda seconds: telemetry.observe(OwnMetric.INBOX_COMMIT_SECONDS, seconds)
         telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
         telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))
         telemetry.read_from(OwnMetric.SERIES, lambda: len(self.edge.catalog.series))
-        telemetry.read_from(OwnMetric.OUTBOX_MESSAGES, lambda: self._outbox[0])
-        telemetry.read_from(OwnMetric.OUTBOX_BYTES, lambda: self._outbox[1])
-        telemetry.read_from(
-            OwnMetric.OUTBOX_OLDEST_SECONDS, lambda: time.time() - self._outbox[2] / 1e9 if self._outbox[2] else 0.0
-        )
+        telemetry.read_from(OwnMetric.OUTBOX_MESSAGES, lambda: ladder.waits.messages)
+        telemetry.read_from(OwnMetric.OUTBOX_BYTES, lambda: ladder.waits.size_bytes)
+        telemetry.read_from(OwnMetric.OUTBOX_USED_RATIO, ladder.used_ratio)
+        telemetry.read_from(OwnMetric.OUTBOX_WINDOW_SECONDS, lambda: ladder.waits.merged_seconds)
+        telemetry.read_from(OwnMetric.OUTBOX_OLDEST_SECONDS, lambda: ladder.oldest_seconds(self._clock()))
+        telemetry.read_from(OwnMetric.PUSHING_BACK_SECONDS, lambda: ladder.pushing_back_seconds(self._clock()))
 
 
 async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -319,12 +325,13 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """
     without_pandas()
     keep_memory()
-    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing, time.time_ns())
+    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing)
 
     fewer_collections()
 
     def ready() -> None:
         context.watch = collector.not_ready
+        context.stalled = collector.stalled
 
     try:
         await collector.run(context.stop, ready)

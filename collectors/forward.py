@@ -18,6 +18,7 @@ from catchment.errors import Corrupt, Fenced, Invalid, Retry
 from catchment.limits import Limits
 from catchment.log.port import Log, OutMessage, Source, Writer
 from catchment.telemetry import OwnMetric, Telemetry
+from collectors.ladder import Ladder
 from collectors.state import OutboxRow, StateFile
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Forwarder:
 
     Args:
         state: a connection of the forwarder's own.
+        ladder: told of what the log has.
         messages: the log.
         folder_id: of the collector's folder: names the source for ever.
         place, prefix: of the topics: the zone that the collector stands in, or its region.
@@ -39,6 +41,7 @@ class Forwarder:
     def __init__(
         self,
         state: StateFile,
+        ladder: Ladder,
         messages: Log,
         *,
         folder_id: str,
@@ -48,6 +51,7 @@ class Forwarder:
         telemetry: Telemetry,
     ) -> None:
         self._state = state
+        self._ladder = ladder
         self._log = messages
         self._source = Source(f"forward-{folder_id}")
         self._place = place
@@ -55,6 +59,7 @@ class Forwarder:
         self._limits = limits
         self._telemetry = telemetry
         self._flushed = asyncio.Event()
+        self._failures = 0
         self.trouble = ""
 
     def flushed(self) -> None:
@@ -68,19 +73,19 @@ class Forwarder:
             Corrupt: the log says that more was forwarded than this outbox ever held.
             Fenced: another process forwards this folder.
         """
-        backoff_seconds = 0.1
         while True:
             writer: Writer | None = None
             try:
                 writer = await self._log.writer(self._source)
                 position = await self._start(writer)
-                self.trouble, backoff_seconds = "", 0.1
                 await self._forward(writer, position, stop)
                 return
             except Fenced as error:
                 raise Fenced("another process forwards this folder", source=self._source.hop) from error
             except (Retry, Invalid) as error:
                 self.trouble = f"forwarding fails: {error}"
+                backoff_seconds = min(0.1 * 2 ** min(self._failures, 16), _BACKOFF_SECONDS_MAX)
+                self._failures += 1
                 log.warning(
                     "forwarding fails, trying again", extra={"error": str(error), "in_seconds": backoff_seconds}
                 )
@@ -92,7 +97,6 @@ class Forwarder:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
-            backoff_seconds = min(backoff_seconds * 2, _BACKOFF_SECONDS_MAX)
 
     async def _start(self, writer: Writer) -> int:
         """The position to go on from: what the log has, which is never more than the outbox ever held."""
@@ -104,7 +108,7 @@ class Forwarder:
                 "was the folder restored from a copy?",
                 source=self._source.hop,
             )
-        await asyncio.to_thread(self._state.trim, position)
+        await asyncio.to_thread(self._ladder.resume, self._state, position)
         return position
 
     async def _forward(self, writer: Writer, position: int, stop: asyncio.Event) -> None:
@@ -117,6 +121,7 @@ class Forwarder:
                 bytes_max=self._limits.publish_bytes_max,
             )
             if not rows:
+                self._works()
                 if stop.is_set():
                     return
                 await self._wait(stop)
@@ -125,10 +130,15 @@ class Forwarder:
             await writer.publish([self._message(row) for row in rows], rows[-1].sequence)
             crash_point("forward.published")
             position = rows[-1].sequence
-            await asyncio.to_thread(self._state.trim, position)
+            self._works()
+            await asyncio.to_thread(self._ladder.trim, self._state, rows)
             crash_point("forward.trimmed")
             self._telemetry.count(OwnMetric.FORWARDED_MESSAGES, len(rows))
             self._telemetry.count(OwnMetric.FORWARDED_BYTES, sum(len(row.value) for row in rows))
+
+    def _works(self) -> None:
+        """Nothing waits, or the log took some: not before, since one that is full has writers too."""
+        self._failures, self.trouble = 0, ""
 
     async def _wait(self, stop: asyncio.Event) -> None:
         """Until something was flushed, or it is time to stop."""

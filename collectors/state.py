@@ -314,6 +314,11 @@ class StateFile:
             ).fetchone()
         return int(row[0]), int(row[1]), int(row[2])
 
+    def merged_seconds_max(self) -> int:
+        """The width of windows up to which waiting envelopes were merged; 0 if none was."""
+        with self._named():
+            return int(self._db.execute("SELECT coalesce(max(seconds), 0) FROM merged").fetchone()[0])
+
     def trim(self, up_to: int) -> None:
         """Delete what was forwarded, up to and including a sequence."""
         with self._named(), self._transaction():

@@ -15,8 +15,9 @@ Rules:
    partition is looked at again every ``halt_seconds``, and the others go on.
 6. Fenced by a younger loader, a partition is left at once.
 
-Limits: ``poll_messages_max`` messages and ``poll_bytes_max`` bytes per partition in memory, one of them decoded ahead
-while its predecessor is inserted; ``inserts_max`` inserts at once.
+Limits, however much waits: ``poll_bytes_max`` bytes of messages in memory, shared by the partitions, but one message
+for each if there is any; ``poll_messages_max`` messages per partition; ``inserts_max`` inserts at once. Decoded are
+those of one partition more, and one of each ahead, while its predecessor is inserted.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class Loader:
         self._settler = Settler(engine, ledger, quarantine_folder, clock)
         self._ledger = ledger
         self._partitions: list[_Partition] = []
-        self._slots = asyncio.Semaphore(self._limits.inserts_max)
+        self._inserts = asyncio.Semaphore(self._limits.inserts_max)
+        # One more than inserts: it decodes meanwhile.
+        self._decoded = asyncio.Semaphore(self._limits.inserts_max + 1)
         self._executor = ThreadPoolExecutor(2 * self._limits.inserts_max, thread_name_prefix="load")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -157,7 +160,6 @@ class Loader:
         self._executor.shutdown(wait=True)
 
     async def _open(self) -> None:
-        self._slots = asyncio.Semaphore(self._limits.inserts_max)
         self._partitions = [
             self._partition(topic, number)
             for topic in self._topics
@@ -177,8 +179,14 @@ class Loader:
         return added
 
     def _partition(self, topic: str, number: int) -> _Partition:
-        limits, slots = self._limits, self._slots
-        return _Partition(self._log, self._settler, self._ledger, topic, number, limits, self._executor, slots)
+        return _Partition(
+            *(self._log, self._settler, self._ledger, topic, number, self._limits, self._share),
+            *(self._executor, self._inserts, self._decoded),
+        )
+
+    def _share(self) -> int:
+        """The bytes that a partition may poll."""
+        return max(1, self._limits.poll_bytes_max // max(1, len(self._partitions)))
 
     async def _close(self) -> None:
         for partition in self._partitions:
@@ -196,12 +204,15 @@ class _Partition:
         topic: str,
         number: int,
         limits: LoaderLimits,
+        share: Callable[[], int],
         executor: ThreadPoolExecutor,
-        slots: asyncio.Semaphore,
+        inserts: asyncio.Semaphore,
+        decoded: asyncio.Semaphore,
     ) -> None:
         self._log, self._settler, self._ledger = log, settler, ledger
         self._topic, self._number, self._limits = topic, number, limits
-        self._executor, self._slots = executor, slots
+        self._share = share
+        self._executor, self._inserts, self._decoded = executor, inserts, decoded
         self._writer: Writer | None = None
         self._position = 0
         self._published = 0
@@ -258,7 +269,7 @@ class _Partition:
             self._number,
             self._position,
             messages_max=self._limits.poll_messages_max,
-            bytes_max=self._limits.poll_bytes_max,
+            bytes_max=self._share(),
             wait_seconds=wait_seconds,
         )
         before = self._position
@@ -287,19 +298,22 @@ class _Partition:
 
     async def _load(self, messages: Sequence[Message], stop: asyncio.Event) -> int:
         """Load in order, preparing each message while the one before it is inserted."""
+        if not messages:
+            return 0
         loop = asyncio.get_running_loop()
         taken = 0
-        ahead = self._prepare(messages[0]) if messages else None
-        for index, message in enumerate(messages):
-            if stop.is_set() or ahead is None:
-                break
-            prepared = await asyncio.wrap_future(ahead)
-            ahead = self._prepare(messages[index + 1]) if index + 1 < len(messages) else None
-            position = self._name(message)
-            async with self._slots:
-                await loop.run_in_executor(self._executor, self._settler.settle, position, message.value, prepared)
-            self._position = message.offset + 1
-            taken += 1
+        async with self._decoded:
+            ahead: Future[Insert | CatchmentError] | None = self._prepare(messages[0])
+            for index, message in enumerate(messages):
+                if stop.is_set() or ahead is None:
+                    break
+                prepared = await asyncio.wrap_future(ahead)
+                ahead = self._prepare(messages[index + 1]) if index + 1 < len(messages) else None
+                position = self._name(message)
+                async with self._inserts:
+                    await loop.run_in_executor(self._executor, self._settler.settle, position, message.value, prepared)
+                self._position = message.offset + 1
+                taken += 1
         return taken
 
     def _prepare(self, message: Message) -> Future[Insert | CatchmentError]:

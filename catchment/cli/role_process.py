@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,11 @@ from catchment.errors import Bug, ConfigFaults
 from catchment.status_http import Action, Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
-from catchment.units import Address
+from catchment.units import Address, about_duration
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
 
 
 @dataclass
@@ -35,6 +38,8 @@ class RoleContext:
     """What a role gets from its process.
 
     ``stop`` is set when it is to stop. A role is not ready before it sets ``watch``, which gives the reasons why not.
+    ``stalled`` says why what the role has does not flow on, ready or not: while the log is away a collector takes
+    requests, and a store answers queries.
     What it puts into ``actions`` can be asked for by POST on the status server; ``record`` is called before metrics are
     served, to bring them up to date.
     """
@@ -43,6 +48,7 @@ class RoleContext:
     tracing: Tracing
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     watch: Callable[[], Sequence[str]] | None = None
+    stalled: Callable[[], Sequence[str]] | None = None
     actions: dict[str, Action] = field(default_factory=dict)
     record: Callable[[], None] | None = None
     _seen: dict[tuple[OwnMetric, tuple[str, ...], str], float] = field(default_factory=dict)
@@ -90,6 +96,7 @@ class RoleProcess:
         self._next: Config | None = None
         self._config = load()
         self._stopping = False
+        self._stalled_since: float | None = None
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; a second one exits at once."""
@@ -97,13 +104,15 @@ class RoleProcess:
         self._handle_signals()
         listens = dict(self._role.listens(self._config))
         check_free(listens if self._status.port == 0 else {**listens, "listen.status": self._status})
-        server = StatusServer(Probes(self._not_ready, self._metrics, self._reload, self._actions))
+        server = StatusServer(Probes(self._not_ready, self._metrics, self._reload, self._actions, self._stalled))
+        watching = asyncio.create_task(self._watch())
         address = await server.start(self._status.host, self._status.port)
         try:
             self._tell(address)
             while not self._stopping:
                 await self._run_once()
         finally:
+            watching.cancel()
             await server.stop()
 
     async def _run_once(self) -> None:
@@ -153,9 +162,32 @@ class RoleProcess:
             return ["starting"]
         return list(self._context.watch())
 
+    async def _watch(self) -> None:
+        """Look whether all flows, so that its age is known when somebody asks."""
+        while True:
+            self._stalled_seconds()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _stalled_seconds(self) -> float:
+        now = time.monotonic()
+        if not self._stalls():
+            self._stalled_since = None
+            return 0.0
+        self._stalled_since = self._stalled_since or now
+        return max(now - self._stalled_since, 0.001)
+
+    async def _stalled(self) -> list[str]:
+        age_seconds, reasons = self._stalled_seconds(), await self._not_ready()
+        return [f"for {about_duration(age_seconds)}: {said}" for said in self._stalls() if said not in reasons]
+
+    def _stalls(self) -> Sequence[str]:
+        context = self._context
+        return context.stalled() if context is not None and context.stalled is not None else ()
+
     async def _metrics(self) -> bytes:
         if self._context is not None and self._context.record is not None:
             self._context.record()
+        self._telemetry.set(OwnMetric.STALLED_SECONDS, self._stalled_seconds())
         self._telemetry.set(OwnMetric.READY, 0 if await self._not_ready() else 1)
         return self._telemetry.exposition()
 

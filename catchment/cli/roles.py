@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from catchment.cli.open_log import open_log
 from catchment.cli.role_process import Role, RoleContext
+from catchment.cli.waiting_partitions import Waiting, retrying, standing
 from catchment.config import Config, Profile
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
@@ -48,10 +49,18 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
         ),
     )
 
+    def waiting() -> list[Waiting]:
+        return [
+            Waiting(status.topic, status.partition, status.state, status.reason)
+            for status in aggregator.status()
+            if status.state != "running"
+        ]
+
+    def stalled() -> Sequence[str]:
+        return retrying(waiting()) if aggregator.joined else [aggregator.trouble] if aggregator.trouble else []
+
     def reasons() -> Sequence[str]:
-        waiting = [status for status in aggregator.status() if status.state != "running"]
-        said = [f"{status.topic}/{status.partition} is {status.state}: {status.reason}" for status in waiting]
-        return said if aggregator.joined else ["starting"]
+        return [*standing(waiting()), *stalled()] if aggregator.joined else stalled() or ["starting"]
 
     def record() -> None:
         for status in aggregator.status():
@@ -65,7 +74,7 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
         held = sum(status.state in ("held", "halted") for status in aggregator.status())
         context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
 
-    context.watch = reasons
+    context.watch, context.stalled = reasons, stalled
     context.record = record
     try:
         await aggregator.run(context.stop)

@@ -29,15 +29,20 @@ def status(url: str | None, interval_seconds: float, config_file: Path | None, a
     before, started = _read(address), time.monotonic()
     time.sleep(interval_seconds)
     after, elapsed_seconds = _read(address), time.monotonic() - started
-    reasons = json.loads(request(f"{address}/healthz").body)["reasons"]
+    health = json.loads(request(f"{address}/healthz").body)
+    # A process of the version before this one knows nothing of what is stalled.
+    reasons, stalled = health["reasons"], health.get("stalled", [])
     table = summary(before, after, elapsed_seconds)
     if as_json:
-        click.echo(json.dumps({"ready": not reasons, "reasons": reasons, "tiers": table}))
+        click.echo(json.dumps({"ready": not reasons, "reasons": reasons, "stalled": stalled, "tiers": table}))
     else:
         for role, values in table.items():
             click.echo(role)
             for meaning, value in values.items():
-                click.echo(f"  {value:>14,.1f}  {meaning}")
+                digits = 3 if meaning.endswith("_ratio") else 1
+                click.echo(f"  {value:>14,.{digits}f}  {meaning}")
+        for said in stalled:
+            click.echo(f"stalled: {said}")
         for reason in reasons:
             click.echo(f"not ready: {reason}")
     if reasons:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from catchment.cli.open_log import open_log
 from catchment.cli.role_process import RoleContext
 from catchment.cli.store_actions import cluster_actions, store_actions
+from catchment.cli.waiting_partitions import Waiting, retrying, standing
 from catchment.columns import GLOBAL_LANES, global_topic, store_topic
 from catchment.config import Config, StoreConfig
 from catchment.errors import Corrupt, Invalid, Retry
@@ -66,13 +67,21 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(context.stop.wait(), 1 if isinstance(error, Retry) else 10)
 
-    def reasons() -> Sequence[str]:
-        waiting = [status for status in loader.status() if status.state is not State.RUNNING]
-        said = [f"{status.topic}/{status.partition} is {status.state.value}: {status.reason}" for status in waiting]
-        said += [] if loader.status() else trouble or ["the loader starts"]
-        return [*said, *([] if listening else ["SQL starts"])]
+    def waiting() -> list[Waiting]:
+        return [
+            Waiting(status.topic, status.partition, status.state.value, status.reason)
+            for status in loader.status()
+            if status.state is not State.RUNNING
+        ]
 
-    context.watch = reasons
+    def stalled() -> Sequence[str]:
+        return retrying(waiting()) if loader.status() else trouble
+
+    def reasons() -> Sequence[str]:
+        starts = [] if loader.status() or trouble else ["the loader starts"]
+        return [*standing(waiting()), *starts, *([] if listening else ["SQL starts"])]
+
+    context.watch, context.stalled = reasons, stalled
     context.record = _Recorder(context, loader, ledger, log).record
     operations = Operations(log, ledger, quarantine_folder=quarantine, clock=time.time_ns)
     context.actions.update({**cluster_actions(engine), **store_actions(operations)})

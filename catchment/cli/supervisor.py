@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,11 +130,16 @@ class Supervisor:
 
     async def not_ready(self) -> list[str]:
         """Reasons of every child that is not ready, each with its name."""
-        answers = await asyncio.gather(*(self._reasons(child) for child in self.children))
+        return await self._of_each(self._reasons)
+
+    async def stalled(self) -> list[str]:
+        """For how long and why something does not flow on, of every child, each with its name."""
+        return await self._of_each(_stalled)
+
+    async def _of_each(self, ask: Callable[[Child], Awaitable[list[str]]]) -> list[str]:
+        answers = await asyncio.gather(*(ask(child) for child in self.children))
         return [
-            f"{child.spec.name}: {reason}"
-            for child, reasons in zip(self.children, answers, strict=True)
-            for reason in reasons
+            f"{child.spec.name}: {said}" for child, lines in zip(self.children, answers, strict=True) for said in lines
         ]
 
     async def metrics(self) -> list[tuple[str, bytes]]:
@@ -232,6 +237,13 @@ async def _ask(child: Child, path: str) -> tuple[int, bytes] | None:
         return await http_get.request("127.0.0.1", port, path)
     except (OSError, ValueError, KeyError):
         return None
+
+
+async def _stalled(child: Child) -> list[str]:
+    answer = await _ask(child, "/healthz")
+    with contextlib.suppress(ValueError):
+        return list(json.loads(answer[1]).get("stalled", ())) if answer is not None else []
+    return []
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -59,7 +59,9 @@ class _Up:
 
     async def run(self) -> int:
         write(self._config, self._file)
-        server = StatusServer(Probes(self._supervisor.not_ready, self._metrics, self._reload))
+        server = StatusServer(
+            Probes(self._supervisor.not_ready, self._metrics, self._reload, stalled=self._supervisor.stalled)
+        )
         await server.start(self._config.listen.status.host, self._config.listen.status.port)
         self._handle_signals()
         ready = asyncio.Event()

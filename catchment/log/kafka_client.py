@@ -38,6 +38,13 @@ _PASSING = (
     errors.ReplicaNotAvailableError,
     errors.StaleLeaderEpochCodeError,
 )
+# What to grant, by the error of who has it not.
+_DENIED = {
+    errors.TopicAuthorizationFailedError: "{needs} on the topic",
+    errors.GroupAuthorizationFailedError: "Read on the group",
+    errors.TransactionalIdAuthorizationFailed: "Write on the transactional id",
+    errors.ClusterAuthorizationFailedError: "{needs} on the topic, or on the cluster",
+}
 
 
 class UnstableOffsetError(KafkaError):  # type: ignore[misc]  # aiokafka has no types
@@ -63,12 +70,15 @@ class Client:
         """What it was made with."""
         return self._settings
 
-    async def run(self, what: str, work: Callable[[Any], Awaitable[T]], **where: object) -> T:
+    async def run(
+        self, what: str, work: Callable[[Any], Awaitable[T]], *, needs: str = "Describe", **where: object
+    ) -> T:
         """Do ``work`` with the client of aiokafka, repeating it while passing trouble lasts (rule 1).
 
         Args:
             what: for people: what cannot be done.
             work: must be safe to repeat.
+            needs: the operation on its topics that the user must be allowed.
             where: coordinates of an error.
 
         Raises:
@@ -88,7 +98,7 @@ class Client:
                 # That time is up says less than what it was spent on.
                 reason = error if reason is None or not isinstance(error, TimeoutError) else reason
                 if not is_passing(error) or loop.time() > deadline:
-                    raise named(reason, what, **where) from error
+                    raise named(reason, what, needs=needs, **where) from error
                 if getattr(error, "invalid_metadata", False) or isinstance(error, errors.NodeNotReadyError):
                     await self._refresh()
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -219,17 +229,19 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, (OSError, TimeoutError, *_PASSING)) or bool(getattr(error, "retriable", False))
 
 
-def named(error: BaseException, what: str, **where: object) -> CatchmentError:
-    """Kafka's error as what the caller must do, with a reason that a person can act on."""
+def named(error: BaseException, what: str, *, needs: str = "Describe", **where: object) -> CatchmentError:
+    """Kafka's error as what the caller must do, with a reason that a person can act on.
+
+    What is not allowed is `Retry`: it is another's to grant, and that may happen at any time.
+    """
     said = str(error) or type(error).__name__
-    if isinstance(
-        error,
-        errors.TopicAuthorizationFailedError
-        | errors.GroupAuthorizationFailedError
-        | errors.ClusterAuthorizationFailedError
-        | errors.TransactionalIdAuthorizationFailed,
-    ):
-        return Retry(f"{what}: not allowed, {said}; see the ACLs in docs/operate.md", **where)
+    for kind, resource in _DENIED.items():
+        if isinstance(error, kind):
+            which = "" if not error.args or str(error.args[0]).startswith("code ") else f" {error.args[0]}"
+            grant = resource.format(needs=needs)
+            return Retry(
+                f"{what}: not allowed; grant our user {grant}{which}, see the ACLs in docs/operate.md", **where
+            )
     if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError | errors.InvalidTopicError):
         return Invalid(f"{what}: {said}", **where)
     return Retry(f"{what}: {said}", **where)

@@ -125,6 +125,14 @@ class Producer:
             for future in futures:
                 future.add_done_callback(_seen)
 
+    def reason(self, error: BaseException) -> BaseException:
+        """What is behind an error of a transaction: where aiokafka meets what it does not expect (no leave to read the
+        topic of the position), it says just that, in a copy without its cause.
+        """
+        first = self._raw._message_accumulator._exception
+        cause = getattr(first, "__cause__", None)
+        return cause if type(error) is KafkaError and cause is not None else error
+
     async def abort(self) -> None:
         """End an open transaction now instead of by its timeout, which readers would wait for. Never raises."""
         with suppress(KafkaError, OSError, TimeoutError, AssertionError):

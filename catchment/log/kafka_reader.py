@@ -142,7 +142,7 @@ class Reader:
 
         try:
             answer = await self._client.run(
-                "the partition cannot be read", work, topic=topic, partition=partition, position=position
+                "the partition cannot be read", work, needs="Read", topic=topic, partition=partition, position=position
             )
         finally:
             state.busy.discard(number)

@@ -231,7 +231,7 @@ class Topics:
                 raise errors.LeaderNotAvailableError(", ".join(partitions))
 
         names = ", ".join(partitions)
-        await self._client.run("topics cannot be created", work, topics=names)
+        await self._client.run("topics cannot be created", work, needs="Create", topics=names)
         await self._client.run("created topics do not come up", usable, topics=names)
 
     async def _look(self, names: list[str] | None) -> tuple[str, list[Topic]]:
@@ -278,7 +278,9 @@ class Topics:
             response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
             check(response.topics[0][1][0][1])
 
-        await self._client.run("the topic's id cannot be noted", work, group=group)
+        await self._client.run(
+            "the topic's id cannot be noted", work, needs="Read", group=group, topic=self._settings.positions_topic
+        )
 
 
 async def _described(client: Any, node: int, resources: list[Any]) -> dict[str, dict[str, str]]:

@@ -172,5 +172,6 @@ class KafkaWriter:
     def _named(self, error: BaseException) -> CatchmentError:
         # Invalid is said before anything is sent; a broker that refuses a size later has a topic that was altered.
         what = "whether the publish happened is unknown"
-        found = named(error, what, source=self._source)
+        needs = "Write (and Read of what it consumes)"
+        found = named(self._producer.reason(error), what, needs=needs, source=self._source, topic=self._place[0])
         return found if isinstance(found, Retry) else Retry(f"{what}: {error}", source=self._source)

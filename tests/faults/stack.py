@@ -172,10 +172,11 @@ class Stack:
         return path.read_text("utf-8", "replace")[-4000:] if path.exists() else ""
 
     def reasons(self, role: str) -> str:
-        """Why a role is not ready; "" when it is."""
+        """Why a role is not ready, or is but has something that does not flow on; "" when all is well."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/readyz", timeout=5):
-                return ""
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/readyz", timeout=5) as answer:
+                said = str(answer.read().decode().strip())
+                return "" if said == "ok" else said
         except urllib.error.HTTPError as error:
             with error:
                 return error.read().decode().strip() or "not ready"
@@ -258,6 +259,10 @@ class Stack:
         with contextlib.closing(sqlite3.connect(self.data / "log" / "log.db", timeout=10)) as database:
             rows = database.execute("SELECT topic, next_offset FROM partitions WHERE partition = 0").fetchall()
         return {topic: end for topic, end in rows if topic in topics and end}
+
+    def status_address(self, role: str) -> str:
+        """Where a role says how it is."""
+        return f"127.0.0.1:{self._status[role]}"
 
     def addresses(self, role: str) -> list[tuple[str, int]]:
         """A role's addresses as (key below ``listen``, port)."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,16 +39,45 @@ def sent(stack: Stack, count: int, *, seconds_ago: int) -> None:
     send(stack, "", otlp.gauge("m", *points), resource={"service.name": "s"})
 
 
-def test_the_whole_path_on_kafka(stack: Stack, kafka_broker: Broker) -> None:
+def what_each_says_without_a_log(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who serves is ready and says what is stalled, and for how long; who cannot work is not ready and says why."""
+
+    def status(role: str) -> tuple[int, dict[str, Any]]:
+        code = run(["status", "--json", "--interval", "0.1", "--url", f"http://{stack.status_address(role)}"])
+        return code, json.loads(capsys.readouterr().out)
+
+    for role in (COLLECTOR, STORE):
+        wait_until(lambda role=role: stack.reasons(role).startswith("ok\nstalled for"), f"{role} is ready")  # type: ignore[misc]
+        code, said = status(role)
+        assert code == 0 and said["ready"] and said["reasons"] == []
+        (stalled,) = said["stalled"]
+        assert re.match(r"for \d+ s: the log does not answer: ", stalled)
+        assert said["tiers"]["process"]["stalled_seconds"] > 0
+    assert stack.rows("SELECT count() AS n FROM metrics_cluster_1m")[0]["n"] == 0
+    wait_until(lambda: "the log does not answer" in stack.reasons(AGGREGATOR), "the aggregator says why")
+    code, said = status(AGGREGATOR)
+    assert code == 1 and "the log does not answer" in said["reasons"][0] and said["stalled"] == []
+
+    def waits() -> bool:
+        tier, said = status(COLLECTOR)[1]["tiers"]["process"], stack.reasons(COLLECTOR)
+        seen = tier["outbox_bytes"] > 0 and tier["outbox_oldest_seconds"] > 0 and 0 < tier["outbox_used_ratio"] < 0.01
+        return seen and bool(re.search(r"; [\d.]+ KiB wait, 0% of the limit, the oldest for \d+ s", said))
+
+    wait_until(waits, "the collector says how much waits and for how long", details=lambda: stack.reasons(COLLECTOR))
+    tier = status(COLLECTOR)[1]["tiers"]["process"]
+    assert (tier["outbox_window_seconds"], tier["pushing_back_seconds"]) == (0, 0)
+
+
+def test_the_whole_path_on_kafka(stack: Stack, kafka_broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     """Senders are answered while Kafka is away; after it came up and every role was killed, all places agree."""
     kafka_broker.kill()
     try:
-        stack.start(COLLECTOR)
+        stack.start(COLLECTOR, AGGREGATOR, STORE)
         wait_until(lambda: "the log does not answer" in stack.reasons(COLLECTOR), "the collector serves")
         sent(stack, 10, seconds_ago=40)
+        what_each_says_without_a_log(stack, capsys)
     finally:
         kafka_broker.start()
-    stack.start(AGGREGATOR, STORE)
     stack.wait_ready(COLLECTOR, AGGREGATOR, STORE)
     eventually(stack, SENT, 10)
     for index, role in enumerate((AGGREGATOR, STORE, COLLECTOR)):

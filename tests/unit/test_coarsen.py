@@ -14,6 +14,7 @@ from collectors.coarsen import Step, next_step
 from collectors.waiting import Replacement, Waiting
 from tests import otlp
 from tests.durable_edge import DurableEdge, metric_rows, outbox_rows, totals_of
+from tests.otlp import ns
 
 _BUCKETS = (0.1, 0.5, 1.0)
 
@@ -114,10 +115,10 @@ def test_what_is_handed_over_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert edge.state.meta(inbox_id="inbox-of-the-test", now_ns=0).sequence != 999
 
 
-def _flushes(*merged_seconds: int, size: int = 10) -> list[Waiting]:
-    """Two envelopes a flush."""
+def _flushes(*merged_seconds: int, size: int = 10, minute: int = 0) -> list[Waiting]:
+    """Two envelopes a flush, a flush each minute, the first one in that minute of an hour."""
     return [
-        Waiting(2 * i + j + 1, "metrics_cluster", i, size, seconds)
+        Waiting(2 * i + j + 1, "metrics_cluster", (minute + i) * 60 * 10**9, size, seconds)
         for i, seconds in enumerate(merged_seconds)
         for j in (0, 1)
     ]
@@ -132,11 +133,18 @@ def _flushes(*merged_seconds: int, size: int = 10) -> list[Waiting]:
         (_flushes(0, 0, 0), 1, (60, [3, 4, 5, 6])),
         (_flushes(60, 0, 60, 0), 0, (60, [3, 4, 7, 8])),
         (_flushes(60, 60), 0, (300, [1, 2, 3, 4])),
-        (_flushes(300, 300, 60), 0, (300, [5, 6])),
+        (_flushes(300, 300, 60), 0, (300, [3, 4, 5, 6])),
+        (_flushes(300, 300, 60, minute=3), 0, (300, [5, 6])),
+        (_flushes(3600, 0), 0, (300, [3, 4])),
+        (_flushes(3600, 300), 0, (3600, [1, 2, 3, 4])),
+        (_flushes(3600, 300, minute=59), 0, (3600, [3, 4])),
         (_flushes(300, 300), 0, (3600, [1, 2, 3, 4])),
         (_flushes(3600, 3600), 0, None),
         (_flushes(0, 0), 4, None),
         (_flushes(0, 0, 0, size=2 << 20), 0, (60, [1, 2, 3, 4])),
+        (_flushes(0, 0, 0, size=4 << 20), 0, (300, [1, 2, 3, 4])),
+        (_flushes(300, 0, 0, size=4 << 20), 0, (300, [1, 2, 3, 4])),
+        (_flushes(0, 0, 0, size=4 << 20, minute=4), 0, (300, [1, 2])),
     ],
 )
 def test_the_oldest_that_is_merged_least_goes_first(
@@ -147,6 +155,20 @@ def test_the_oldest_that_is_merged_least_goes_first(
     found = None if step is None else (step.seconds, [row.sequence for row in step.waiting])
     assert found == expected
     assert step is None or isinstance(step, Step)
+
+
+def test_a_window_takes_in_every_flush_that_comes_after(tmp_path: Path) -> None:
+    """However long it lasts, an hour ends as one flush: what was widened before is merged with what comes later."""
+    edge = DurableEdge(tmp_path, Limits())
+    for minute in range(1, 60):
+        at = 7200.0 + 60 * minute
+        edge.send(otlp.body(otlp.counter("hits", otlp.number(at, minute, start=3600))), at)
+        edge.flush(at)
+        while edge.flusher.coarsen():
+            pass
+        assert len({row.created_ns for row in edge.state.waiting()}) <= 2
+    assert _windows(edge, "metrics_cluster") == {(ns(7200) // 10**9, 3600): 59}
+    assert _windows(edge, "totals") == {(ns(7200) // 10**9, 3600): 59}
 
 
 def test_what_waits_is_merged_by_its_reach(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def test_a_merge_that_fails_is_no_failed_flush(
     """Its rows are counted, the merge's trouble is said until a later flush gets through, and that merges."""
     config = replace(Config(), data_dir=tmp_path, limits=replace(Limits(), outbox_merge_bytes=0)).for_collector()
     telemetry = Telemetry()
-    collector = Collector(config, SqliteLog.open(tmp_path / "log.db"), telemetry, Tracing("collector"), time.time_ns())
+    collector = Collector(config, SqliteLog.open(tmp_path / "log.db"), telemetry, Tracing("collector"))
 
     def broken(*_: object) -> None:
         raise trouble

@@ -17,7 +17,7 @@ from catchment.config_yaml import Surroundings
 from catchment.errors import ConfigFaults
 from catchment.limits import Limits
 from catchment.reach import Reach
-from catchment.units import Address, bytes_of, duration_text, seconds_of, size_text
+from catchment.units import Address, about, about_duration, bytes_of, duration_text, seconds_of, size_text
 
 SMALLEST = """
 data_dir: ./catchment-data
@@ -292,6 +292,24 @@ def test_durations_read_back(seconds: float) -> None:
 def test_sizes_read_back(size_bytes: int) -> None:
     """Every size survives its text, exactly."""
     assert bytes_of(size_text(size_bytes)) == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "expected"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (1023 * 2**20, "1023 MiB"), (2**32, "4 GiB")],
+)
+def test_sizes_are_told_to_three_digits(size_bytes: int, expected: str) -> None:
+    """For people, who are told how much waits."""
+    assert about(size_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0 s"), (59.9, "59 s"), (3600, "1 h"), (3661, "1 h 1 m"), (86_400 + 1, "1 d"), (7_384, "2 h 3 m")],
+)
+def test_durations_are_told_in_two_units(seconds: float, expected: str) -> None:
+    """For people, who are told since when."""
+    assert about_duration(seconds) == expected
 
 
 @given(st.text(max_size=200))

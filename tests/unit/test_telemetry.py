@@ -135,12 +135,18 @@ async def _noted(texts: Mapping[str, str]) -> str:
     return f"noted {texts['name']}"
 
 
-@pytest.mark.parametrize("reasons", [[], ["the log is away"]])
-def test_the_status_server_answers_probes(reasons: list[str]) -> None:
-    """Alive always, ready only without reasons, metrics as text, unknown paths and methods refused."""
+@pytest.mark.parametrize("reasons", [[], ["senders are pushed back"]])
+@pytest.mark.parametrize("stalled", [[], ["for 3 m: the log is away"]])
+def test_the_status_server_answers_probes(reasons: list[str], stalled: list[str]) -> None:
+    """Alive always, ready only without reasons, metrics as text, unknown paths and methods refused; what is stalled is
+    said, and makes nobody unready.
+    """
 
     async def not_ready() -> Sequence[str]:
         return reasons
+
+    async def stalls() -> Sequence[str]:
+        return stalled
 
     async def metrics() -> bytes:
         return b"up 1\n"
@@ -149,7 +155,7 @@ def test_the_status_server_answers_probes(reasons: list[str]) -> None:
         return reasons
 
     async def scenario() -> dict[str, tuple[int, bytes]]:
-        server = StatusServer(Probes(not_ready, metrics, reload, {"note": _noted}))
+        server = StatusServer(Probes(not_ready, metrics, reload, {"note": _noted}, stalls))
         address = await server.start("127.0.0.1", 0)
         try:
             asked = ["GET /livez", "GET /readyz", "GET /healthz", "GET /metrics", "POST /-/reload", "GET /-/reload"]
@@ -170,5 +176,7 @@ def test_the_status_server_answers_probes(reasons: list[str]) -> None:
     assert status["GET /-/reload"] == status["POST /metrics"] == 405
     assert status["GET /nowhere"] == status["POST /-/nothing"] == 404
     assert answers["POST /-/note"] == (400, b"name is missing\n")
-    assert answers["GET /readyz"][1] == (b"the log is away\n" if reasons else b"ok\n")
-    assert json.loads(answers["GET /healthz"][1])["reasons"] == reasons
+    lines = reasons or ["ok", *(f"stalled {said}" for said in stalled)]
+    assert answers["GET /readyz"][1].decode().splitlines() == lines
+    health = json.loads(answers["GET /healthz"][1])
+    assert (health["ready"], health["reasons"], health["stalled"]) == (not reasons, reasons, stalled)
