@@ -13,6 +13,7 @@ is there to take over. Its cost: how far SQL was behind at most, and how long un
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.harness import record
+from catchment.cli.exits import EnvironmentFault
 from catchment.errors import CatchmentError
 from tests import otlp
 from tests.faults.stack import SECOND_AGGREGATOR, Stack
@@ -55,6 +57,9 @@ class Course:
             for at, count in self.seen
             if at >= since
         ]
+
+
+_numbers = itertools.count(1).__next__
 
 
 class Load:
@@ -93,14 +98,14 @@ class Load:
     def _acknowledged(self, body: bytes) -> bool:
         try:
             return post(self._stack, body).status == 200
-        except OSError:
+        except EnvironmentFault:
             return False
 
     def _ask(self) -> None:
         while not self._stop.is_set() or self._missing():
             try:
                 count = int(self._stack.rows(_COUNT)[0]["requests"])
-            except (OSError, CatchmentError):
+            except (OSError, CatchmentError, LookupError):
                 count = 0  # the store is away
             self.course.seen.append((time.monotonic(), max(count, self.course.seen[-1][1] if self.course.seen else 0)))
             time.sleep(0.02)
@@ -130,11 +135,11 @@ def _recovery(
     folder: Path, broker: Broker, name: str, kill: Callable[[Stack], None], *roles: str, seconds: float
 ) -> tuple[str, str]:
     fast = {"flush": "200ms", "aggregator": "{linger: 50ms}"}
-    with _stack(folder, broker, "kill-" + name.replace(" ", "-").replace(",", "")) as stack:
+    with _stack(folder, broker, f"kill-{_numbers()}") as stack:
         stack.start(*roles, **fast)
         stack.wait_ready(*roles)
         load = Load(stack)
-        time.sleep(seconds / 3)
+        time.sleep(8)
         usual = _percentile(load.course.latencies()[20:], 0.99)
         since = time.monotonic()
         kill(stack)
@@ -181,16 +186,16 @@ def main() -> None:
             rows = [
                 _steady(folder, broker, "fast", seconds, flush="200ms", aggregator="{linger: 50ms}"),
                 _steady(folder, broker, "usual", seconds, flush="5s", aggregator="{linger: 1s}"),
-                *(_recovery(folder, broker, f"the {role}", _again(role), *roles, seconds=25) for role in roles),
+                *(_recovery(folder, broker, f"the {role}", _again(role), *roles, seconds=15) for role in roles),
                 _recovery(
                     folder,
                     broker,
                     "the aggregator, another takes over (session_timeout 6s)",
                     lambda stack: stack.kill("aggregator"),
                     *(*roles, SECOND_AGGREGATOR),
-                    seconds=30,
+                    seconds=20,
                 ),
-                _recovery(folder, broker, "the broker", restart_broker, *roles, seconds=45),
+                _recovery(folder, broker, "the broker", restart_broker, *roles, seconds=30),
             ]
         finally:
             broker.stop()
