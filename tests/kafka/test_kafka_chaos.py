@@ -177,7 +177,7 @@ def _listed(faults: list[str]) -> str:
     return "\n".join([fault[:1_000] for fault in faults[:_FAULTS_SAID_MAX]] + more)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(300 + 30 * ROUNDS)
 def test_sql_says_what_was_acknowledged_whatever_happens(
     fleet: Fleet, kafka_broker: Broker, applications: list[Application]

@@ -44,7 +44,7 @@ def test_over_brokers_that_run_one_invented_watt_hour_is_found(tmp_path: Path, k
     assert list(tmp_path.iterdir()) == [] and processes_of(tmp_path / "catchment-demo-") == []
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_demo_with_a_broker_of_its_own(tmp_path: Path) -> None:
     """The broker is killed in the middle, nothing is lost, the cost is shown and drawn, and the broker is gone then."""
     pictures = tmp_path / "pictures"

@@ -47,7 +47,7 @@ async def dead_letters(settings: KafkaSettings) -> int:
         await log.close()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
     tmp_path: Path, kafka_broker: Broker
 ) -> None:
