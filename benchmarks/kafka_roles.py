@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,31 +49,19 @@ def _fill(address: str, prefix: str, topic: str, values: list[bytes]) -> None:
     asyncio.run(run())
 
 
-def _counted(stack: Stack, role: str, metric: str) -> Callable[[], float]:
-    """Reads the sum of one of a role's counters over its labels."""
-    port = dict(stack.addresses(role))["status"]
-    line = re.compile(rf"^{metric}(?:{{.*}})? (\S+)$", re.MULTILINE)
-
-    def read() -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:  # loopback
-            return sum(map(float, line.findall(answer.read().decode())))
-
-    return read
-
-
 def _work_off(stack: Stack, role: str, metric: str, rows: int, fill: Callable[[], None]) -> tuple[float, float]:
     """Wall and CPU seconds that a role takes for ``rows`` which are there when it wakes up."""
     stack.start(role)
     stack.wait_ready(role)
-    done = _counted(stack, role, metric)
-    before = done()
+    before = stack.metric(role, metric)
     with stack.paused(role):
         fill()
     cpu, wall = process_cpu_seconds(stack.pid(role)), time.perf_counter()
-    wait_until(lambda: done() - before >= rows, f"{rows} rows of {role}", 300)
+    wait_until(lambda: stack.metric(role, metric) - before >= rows, f"{rows} rows of {role}", 300)
     wall, cpu = time.perf_counter() - wall, process_cpu_seconds(stack.pid(role)) - cpu
-    if done() - before != rows:
-        raise SystemExit(f"{role}: {done() - before} rows, not {rows}")
+    found = stack.metric(role, metric) - before
+    if found != rows:
+        raise SystemExit(f"{role}: {found} rows, not {rows}")
     stack.stop(role)
     return wall, cpu
 
