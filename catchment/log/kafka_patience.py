@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.errors import NodeNotReadyError
 
 T = TypeVar("T")
 
@@ -81,6 +82,15 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no ty
             return True
 
         await self.patience.attempt(_BOOTSTRAP, connect)
+
+    async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: str) -> Any:
+        """Where a coordinator is; passing trouble where no broker is known.
+
+        A broker that has just come up may say that there is none, which aiokafka takes for a mistake of its caller.
+        """
+        if self.get_random_node() is None:
+            raise NodeNotReadyError("the cluster names no brokers yet")
+        return await super().coordinator_lookup(coordinator_type, coordinator_key)
 
     async def _get_conn(
         self, node_id: int | str, *, group: Any = ConnectionGroup.DEFAULT, no_hint: bool = False

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import NodeNotReadyError
 
 from catchment.log import kafka_patience
-from catchment.log.kafka_patience import Patience
+from catchment.log.kafka_patience import Patience, patient
 
 
 class Broker:
@@ -69,3 +71,14 @@ def test_an_attempt_that_is_given_up_is_one_that_failed() -> None:
         assert loop.time() - started > 0.01
 
     asyncio.run(body())
+
+
+def test_a_cluster_that_names_no_brokers_is_passing_trouble() -> None:
+    """What a broker says that has just come up ends nobody: it is an error that is tried again, no assertion."""
+
+    async def ask() -> None:
+        client = patient(AIOKafkaClient(bootstrap_servers="127.0.0.1:1"), Patience())
+        with pytest.raises(NodeNotReadyError):
+            await client.coordinator_lookup(CoordinationType.TRANSACTION, "a-writer")
+
+    asyncio.run(ask())
