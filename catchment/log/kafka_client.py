@@ -190,7 +190,8 @@ class Client:
 
 
 async def _close(client: Any, seconds: float) -> None:
-    with suppress(KafkaError, OSError, TimeoutError):
+    # RuntimeError: what the event loop says of a connection that the broker has closed already.
+    with suppress(KafkaError, OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(seconds):
             await client.close()
 

@@ -156,7 +156,7 @@ class Producer:
             task.cancel()
         if leftovers:
             await asyncio.wait(leftovers, timeout=self._settings.stop_seconds)
-        with suppress(KafkaError, OSError, TimeoutError):
+        with suppress(KafkaError, OSError, TimeoutError, RuntimeError):
             async with asyncio.timeout(self._settings.stop_seconds):
                 await self._raw.client.close()
         # Fenced while it stopped, aiokafka has made a new future for an error that nobody waits for any more.
