@@ -13,6 +13,7 @@ class Action(Enum):
 
     RESUME_LOADED = "resume as loaded"
     RESUME_AGAIN = "resume again"
+    RESUME_LOST = "resume behind what is lost"
     REPLAY = "replay"
     DISCARD = "discard"
 

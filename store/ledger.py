@@ -32,7 +32,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -225,6 +225,9 @@ class Ledger:
             if decision.action is Action.RESUME_LOADED:
                 # How many rows and points it had, nobody counted: the sums know of the message only.
                 self._step(position, Loaded(messages=1))
+            elif decision.action is Action.RESUME_LOST:
+                # To go on with the message of that offset: all before it counts as done, and no sum knows of it.
+                self._step(replace(position, offset=position.offset - 1), Loaded())
             elif decision.action is Action.RESUME_AGAIN:
                 self._database.execute("DELETE FROM intents WHERE log_id = ? AND topic = ? AND partition = ?", key)
             values = (decision.who, decision.why, decision.decided_ns, decision.finished)
@@ -317,6 +320,10 @@ class Ledger:
             intent = self._intent(position.log_id, position.topic, position.partition)
             if intent is None or intent.position != position or intent.blocks_since <= self.deduplication_window:
                 raise Invalid("the partition is not halted at that offset", token=position.token)
+            return
+        if decision.action is Action.RESUME_LOST:
+            if position.offset <= self._next_offset(position.log_id, position.topic, position.partition):
+                raise Invalid("the partition has come as far as that already", token=position.token)
             return
         known = "SELECT 1 FROM quarantine WHERE log_id = ? AND topic = ? AND partition = ? AND offset = ?"
         key = (position.log_id, position.topic, position.partition, position.offset)

@@ -4,8 +4,9 @@ Rules:
 
 1. One task per partition; a partition's messages go one at a time, in order, so that its ledger holds one open intent.
    A partition that is added to a topic is taken up within ``look_seconds``.
-2. Per message: judge → (intent → insert → done). What the ledger says is done is skipped; the log's own position is
-   only where to begin to read, so it may follow late and is published once per batch.
+2. Per message: judge → (intent → insert → done). The ledger alone says where to go on; the log's own position only says
+   what it need not keep, so it may follow late and is published once per batch. A folder that is new, or an older copy
+   of itself, therefore loads again what it lacks.
 3. A message that cannot be read, or that the engine refuses for what it is, is quarantined by name: its bytes in a
    file, its coordinates and reason in the ledger, and a row in `pipeline_drops`. Then the partition goes on.
 4. A message newer than this process is *held*: the partition waits for an upgrade, `ready` is false, nothing is lost.
@@ -292,8 +293,7 @@ class _Partition:
     async def _become_writer(self) -> Writer:
         self._writer = await self._log.writer(Source(HOP, self._topic, self._number))
         self._published = await self._writer.committed() or 0
-        known = self._ledger.next_offset(self._log.log_id, self._topic, self._number)
-        self._position = max(self._published, known)
+        self._position = self._ledger.next_offset(self._log.log_id, self._topic, self._number)
         return self._writer
 
     async def _load(self, messages: Sequence[Message], stop: asyncio.Event) -> int:

@@ -6,7 +6,8 @@ Rules:
    that message is halted or in quarantine now. The ledger notes it for ever (`store.ledger`, rule 5).
 2. *Resume as loaded* steps over the message; *resume again* forgets that its insert was begun, so that the loader
    begins anew with the same token. The first loses its rows if they were not there, the second doubles them if they
-   were there and the token is forgotten.
+   were there and the token is forgotten. *Resume behind what is lost* goes on with the first message that the log
+   still holds, and is refused unless the log has lost the one that is due.
 3. *Replay* publishes a quarantined message at the end of its partition, where it gets an offset and so a token of its
    own: it is loaded as any other, or quarantined again under its new name. *Discard* closes it. It stays counted in
    `pipeline_drops`, and its file stays.
@@ -23,13 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catchment.envelope import decode_header
-from catchment.errors import Invalid, Retry, TooNew
+from catchment.errors import Corrupt, Invalid, Retry, TooNew
 from catchment.log.port import Log, OutMessage, Source, Writer
 from store.decisions import Action, Decision
 from store.ledger import Ledger, Quarantined
 from store.position import Position
 
-_RESUMES = {"loaded": Action.RESUME_LOADED, "again": Action.RESUME_AGAIN}
+_RESUMES = {"loaded": Action.RESUME_LOADED, "again": Action.RESUME_AGAIN, "lost": Action.RESUME_LOST}
 _TEXT_CHARACTERS_MAX = 1_000
 
 
@@ -57,16 +58,39 @@ class Operations:
         self._one = asyncio.Lock()
 
     async def resume(self, topic: str, partition: int, offset: int, *, how: str, who: str, why: str) -> Decision:
-        """Let a halted partition go on; ``how`` is "loaded" or "again" (rule 2).
+        """Let a halted partition go on; ``how`` is "loaded", "again" or "lost" (rule 2).
+
+        ``offset``: the message that may or may not be loaded; for "lost" the first one that the log holds.
 
         Raises:
             Invalid: it is not halted at that offset, or an argument is not what it should be; nothing changed.
             Retry: the ledger cannot be written now; nothing changed.
         """
         if how not in _RESUMES:
-            raise Invalid(f"{how!r} is neither 'loaded' nor 'again'")
+            raise Invalid(f"{how!r} is neither 'loaded' nor 'again' nor 'lost'")
         position = Position(self._log.log_id, topic, partition, offset)
+        if how == "lost":
+            await self._check_lost(position)
         return await self._decide(_RESUMES[how], position, who, why)
+
+    async def _check_lost(self, position: Position) -> None:
+        """All from what is due to the one before ``position`` must be gone, and ``position`` not."""
+        due = self._ledger.next_offset(position.log_id, position.topic, position.partition)
+        if await self._holds(position, due):
+            raise Invalid("the log has lost nothing that is due", token=position.token, due=due)
+        if await self._holds(position, max(position.offset - 1, due)) or not await self._holds(
+            position, position.offset
+        ):
+            raise Invalid("not the first offset that the log holds; /readyz names it", token=position.token)
+
+    async def _holds(self, position: Position, offset: int) -> bool:
+        try:
+            await self._log.poll(
+                position.topic, position.partition, offset, messages_max=1, bytes_max=1, wait_seconds=0.0
+            )
+        except Corrupt:
+            return False
+        return True
 
     def listed(self) -> list[InQuarantine]:
         """Everything in quarantine, oldest first, decided or not."""

@@ -42,7 +42,7 @@ def store() -> None:
 @click.argument("topic")
 @click.argument("partition", type=int)
 @click.argument("offset", type=int)
-@click.option("--as", "how", type=click.Choice(["loaded", "again"]), required=True)
+@click.option("--as", "how", type=click.Choice(["loaded", "again", "lost"]), required=True)
 @_decision
 def resume(
     topic: str,
@@ -60,6 +60,7 @@ def resume(
     \b
     --as loaded  its rows are in the tables: step over it. If they were not, they are lost.
     --as again   they are not: load it. If they were, they count twice, unless the engine still knows its token.
+    --as lost    the log has lost what was due ("data is lost"): go on at OFFSET, the first that it holds.
     """
     texts = {"topic": topic, "partition": str(partition), "offset": str(offset), "as": how, "who": who, "why": why}
     click.echo(ask_store(read_config(config_file, data_dir), url, "store-resume", texts))

@@ -19,6 +19,7 @@ _CLUSTER = ("tenant", "region", "cluster")
 _RESUMED = {
     Decided.RESUME_LOADED: "taken as loaded, the partition goes on behind it",
     Decided.RESUME_AGAIN: "will be loaded again",
+    Decided.RESUME_LOST: "is where the partition goes on; what the log lost before it is not in the tables",
 }
 
 

@@ -215,6 +215,13 @@ class SqliteLog:
             found.append(Message(topic, partition, offset, key, value, json.loads(headers)))
         # An unread cursor would hold its snapshot and keep the WAL from being checkpointed.
         cursor.close()
+        if found and 0 < position < found[0].offset:
+            raise Corrupt(
+                f"data is lost: position {position} was deleted before it was read; the log holds {found[0].offset} "
+                f"to {_next_offset(connection, identity)}; to go on see 'data is lost' in docs/operate.md",
+                topic=topic,
+                partition=partition,
+            )
         if not found and position > (end := _next_offset(connection, identity)):
             raise Corrupt(
                 f"data is lost: position {position} was there, but the log ends at {end}: is it an older copy?",

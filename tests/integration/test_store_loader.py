@@ -17,6 +17,7 @@ from catchment.envelope import decode, encode, seal
 from catchment.errors import Retry, TooNew
 from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLog
+from store.decisions import Action, Decision
 from store.engine.port import EngineError
 from store.loader import HOP, LoaderLimits, PartitionStatus, State
 from store.migrate import VERSION, migrate
@@ -159,7 +160,8 @@ def test_a_position_that_the_log_does_not_hold_halts_its_partition_only(store: S
     """The others load meanwhile; it is said, and it goes on once the log has the position, without a restart."""
 
     async def work(log: SqliteLog) -> None:
-        await (await log.writer(Source(HOP, PREFIX + LANE, 0))).publish([], 2)
+        ahead = Position(log.log_id, PREFIX + LANE, 0, 2)
+        store.ledger.decide(Decision(Action.RESUME_LOST, ahead, "a test", "the log is an older copy", 0))
         loader = store.loader(log, LANE, OTHER, limits=LoaderLimits(halt_seconds=0.05))
         stop = asyncio.Event()
         running = asyncio.create_task(loader.run(stop))
@@ -185,6 +187,20 @@ def test_a_position_that_the_log_does_not_hold_halts_its_partition_only(store: S
 
     store.with_log(work)
     assert totals(store) == [4, 4, 4]
+
+
+def test_a_folder_that_knows_less_than_the_log_loads_what_it_lacks(store: Store) -> None:
+    """The ledger alone says where to go on: a new folder, or an older copy of one, skips nothing that the log has."""
+
+    async def another_loader_had_all(log: SqliteLog) -> None:
+        await (await log.writer(Source(HOP, PREFIX + LANE, 0))).publish([], 3)
+
+    store.publish(LANE, envelope_bytes(LANE, [metric_row(points=1)]))
+    assert store.load(LANE) == 1
+    store.publish(LANE, *(envelope_bytes(LANE, [metric_row(points=each)]) for each in (2, 4)))
+    store.with_log(another_loader_had_all)
+    assert store.load(LANE) == 2
+    assert totals(store) == [7, 7, 7]
 
 
 def test_what_the_engine_refuses_for_itself_is_quarantined_and_passing_trouble_is_not(

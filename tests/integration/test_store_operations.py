@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from catchment.cli.main import run
 from catchment.cli.store_actions import store_actions
-from catchment.errors import Invalid, Retry
+from catchment.errors import Corrupt, Invalid, Retry
 from catchment.log.port import Source
 from catchment.log.sqlite import SqliteLog
 from catchment.status_http import Probes, StatusServer
@@ -138,12 +139,34 @@ def test_loading_again_what_the_engine_still_knows_adds_nothing(store: Store) ->
     assert asked[0] == position.token and points(store) == 8
 
 
+def test_a_partition_goes_on_behind_what_its_log_has_lost(store: Store) -> None:
+    """Only from the first message that is left, and only if something that was due is gone; the ledger keeps it."""
+    store.publish(LANE, envelope_bytes(LANE, [metric_row(points=1)]))
+    assert store.load(LANE) == 1
+    store.publish(LANE, *(envelope_bytes(LANE, [metric_row(points=each)]) for each in (2, 4, 8)))
+
+    async def lose(log: SqliteLog) -> None:
+        await log.trim(TOPIC, 0, 2)
+
+    store.with_log(lose)
+    with pytest.raises(Corrupt, match="position 1 was deleted before it was read; the log holds 2 to 4"):
+        store.load(LANE)
+    for offset in (1, 3, 4):
+        with pytest.raises(Invalid, match="not the first offset that the log holds"):
+            operate(store, partial(Operations.resume, topic=TOPIC, partition=0, offset=offset, how="lost", **BY))
+    decision = operate(store, lambda o: o.resume(TOPIC, 0, 2, how="lost", **BY))
+    assert store.ledger.decisions() == [decision] and decision.action is Action.RESUME_LOST
+    assert store.load(LANE) == 2
+    assert points(store) == 1 + 4 + 8
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"offset": 1}, "not halted at that offset"),
         ({"topic": PREFIX + "totals"}, "not halted at that offset"),
-        ({"how": "maybe"}, "neither 'loaded' nor 'again'"),
+        ({"how": "maybe"}, "neither 'loaded' nor 'again' nor 'lost'"),
+        ({"how": "lost", "offset": 1}, "the log has lost nothing that is due"),
         ({"why": " "}, "say who decides and why"),
         ({"who": "x" * 1_001}, "say who decides and why"),
     ],

@@ -113,9 +113,10 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(slot=slots, partition=st.integers(0, PARTITIONS - 1), position=st.integers(0, 12), most=st.integers(1, 4))
     def poll(self, slot: str, partition: int, position: int, most: int) -> None:
-        """A poll from any position gives what the list gives, and one behind the end is Corrupt."""
+        """A poll from any position gives what the list gives; behind the end, or before what is left, it is Corrupt."""
         poll = self._logs[slot].poll(TOPIC, partition, position, messages_max=most, bytes_max=1 << 20, wait_seconds=0.0)
-        if position > self._next_offset[partition]:
+        left = [offset for offset, _ in self._messages[partition]]
+        if position > self._next_offset[partition] or (left and 0 < position < left[0]):
             with pytest.raises(Corrupt):
                 self._do(poll)
             return
