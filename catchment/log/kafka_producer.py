@@ -135,9 +135,12 @@ class Producer:
 
     async def abort(self) -> None:
         """End an open transaction now instead of by its timeout, which readers would wait for. Never raises."""
-        with suppress(KafkaError, OSError, TimeoutError, AssertionError):
-            async with asyncio.timeout(self._settings.stop_seconds):
-                await self._raw.abort_transaction()
+        try:
+            with suppress(KafkaError, OSError, TimeoutError, AssertionError):
+                async with asyncio.timeout(self._settings.stop_seconds):
+                    await self._raw.abort_transaction()
+        finally:
+            self._hush()  # a future of its own, which a fenced writer's sender leaves with an error
 
     async def stop(self) -> None:
         """Let go of it; takes ``stop_seconds`` or a little more, and never raises."""
