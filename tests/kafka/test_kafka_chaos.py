@@ -161,6 +161,7 @@ def said(chaos: Chaos, fleet: Fleet, applications: list[Application], seconds: f
         ("SIGKILL", f"{chaos.kills.total():,} ({_counted(chaos.kills)})"),
         ("SIGSTOP beyond the session, stopped in peace", _counted(chaos.others)),
         ("zombies fenced when they came to publish", f"{fleet.takeovers():,}"),
+        ("errors of the Kafka library that nobody asked for", f"{fleet.murmurs():,}"),
         ("exports of real SDKs", f"{acknowledged:,} acknowledged, {refused:,} refused or unanswered"),
         ("points acknowledged", f"{points:,} in {series} series"),
         ("comparisons with SQL on the way and at the end", f"{(ROUNDS - 1) // ROUNDS_BETWEEN_CHECKS + 1}"),
