@@ -127,7 +127,7 @@ class Fleet(Stack):
         ]
 
     def murmurs(self) -> int:
-        """Errors of aiokafka in futures that it gave to nobody: an untidy log, which is counted and is no difference."""
+        """Errors of aiokafka in futures that nobody has: an untidy log, which is counted and is no difference."""
         return sum(len(_MURMUR.findall(self.output(role).read_text("utf-8", "replace"))) for role in ROLES)
 
     def takeovers(self) -> int:
