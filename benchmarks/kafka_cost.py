@@ -13,18 +13,16 @@ import argparse
 import asyncio
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.harness import record
+from benchmarks.kafka_setting import broker
 from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.port import OutMessage, Source
-from tests.kafka.broker import Broker
 
 _MESSAGES = 10
 _ROUNDS = 5
@@ -96,17 +94,12 @@ def main() -> None:
     parser.add_argument("--publishes", type=int, default=30, help="of one round")
     publishes = parser.parse_args().publishes
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        broker = Broker(Path(name))
-        broker.start()
-        try:
-            for size in (100_000, 1_000_000, 4_000_000):
-                for partitions in (1, 4):
-                    ours, none = asyncio.run(measure(broker.plain, size, partitions, publishes))
-                    what = f"{size / 1e6:g} MB a publish, {partitions} at once"
-                    rows.append((what, f"{ours:.0f} MB/s of {none:.0f} MB/s without: ratio {ours / none:.2f}"))
-        finally:
-            broker.stop()
+    with broker() as (_, running):
+        for size in (100_000, 1_000_000, 4_000_000):
+            for partitions in (1, 4):
+                ours, none = asyncio.run(measure(running.plain, size, partitions, publishes))
+                what = f"{size / 1e6:g} MB a publish, {partitions} at once"
+                rows.append((what, f"{ours:.0f} MB/s of {none:.0f} MB/s without: ratio {ours / none:.2f}"))
     record("Kafka: what a transaction costs", rows)
 
 

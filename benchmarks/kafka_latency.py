@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import tempfile
 import threading
 import time
 from bisect import bisect_right
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import kafka_setting
 from benchmarks.harness import record
 from catchment.cli.exits import EnvironmentFault
 from catchment.errors import CatchmentError
@@ -33,6 +33,7 @@ from tests.kafka.broker import Broker
 
 _PERIOD_SECONDS = 0.1
 _POINTS = 1_000
+_SESSION_SECONDS = 6
 _COUNT = "SELECT toUInt64(sum(m.sum_int)) AS requests FROM metrics_region_1m AS m WHERE m.metric = 'bench.requests'"
 
 
@@ -119,7 +120,7 @@ def _percentile(values: list[float], share: float) -> float:
 
 
 def _steady(folder: Path, broker: Broker, name: str, seconds: float, **changes: str) -> tuple[str, str]:
-    with _stack(folder, broker, f"steady-{name}") as stack:
+    with kafka_setting.stack(folder, broker.plain, f"steady-{name}", session_seconds=_SESSION_SECONDS) as stack:
         stack.start("collector", "aggregator", "store", **changes)
         stack.wait_ready("collector", "aggregator", "store")
         load = Load(stack)
@@ -135,7 +136,7 @@ def _recovery(
     folder: Path, broker: Broker, name: str, kill: Callable[[Stack], None], *roles: str, seconds: float
 ) -> tuple[str, str]:
     fast = {"flush": "200ms", "aggregator": "{linger: 50ms}"}
-    with _stack(folder, broker, f"kill-{_numbers()}") as stack:
+    with kafka_setting.stack(folder, broker.plain, f"kill-{_numbers()}", session_seconds=_SESSION_SECONDS) as stack:
         stack.start(*roles, **fast)
         stack.wait_ready(*roles)
         load = Load(stack)
@@ -168,43 +169,32 @@ def _busiest(stack: Stack) -> str:
     return max(aggregators, key=lambda role: stack.metric(role, "catchment_rollup_rows_in_total"))
 
 
-def _stack(folder: Path, broker: Broker, prefix: str) -> Stack:
-    kafka = f"kafka: {{brokers: [{broker.plain}], replication_factor: 1, session_timeout: 6s}}\n"
-    return Stack(folder / prefix, f"{kafka}log: {{topic_prefix: {prefix}}}\n")
-
-
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=40, help="of each steady load")
     seconds = parser.parse_args().seconds
     roles = ("collector", "aggregator", "store")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        broker = Broker(folder / "broker")
-        broker.start()
+    with kafka_setting.broker() as (folder, broker):
 
         def restart_broker(_: Stack) -> None:
             broker.kill()
             broker.start()
 
-        try:
-            rows = [
-                _steady(folder, broker, "fast", seconds, flush="200ms", aggregator="{linger: 50ms}"),
-                _steady(folder, broker, "usual", seconds, flush="5s", aggregator="{linger: 1s}"),
-                *(_recovery(folder, broker, f"the {role}", _again(role), *roles, seconds=15) for role in roles),
-                _recovery(
-                    folder,
-                    broker,
-                    "the aggregator, another takes over (session_timeout 6s)",
-                    lambda stack: stack.kill(_busiest(stack)),
-                    *(*roles, SECOND_AGGREGATOR),
-                    seconds=20,
-                ),
-                _recovery(folder, broker, "the broker", restart_broker, *roles, seconds=30),
-            ]
-        finally:
-            broker.stop()
+        rows = [
+            _steady(folder, broker, "fast", seconds, flush="200ms", aggregator="{linger: 50ms}"),
+            _steady(folder, broker, "usual", seconds, flush="5s", aggregator="{linger: 1s}"),
+            *(_recovery(folder, broker, f"the {role}", _again(role), *roles, seconds=15) for role in roles),
+            _recovery(
+                folder,
+                broker,
+                "the aggregator, another takes over (session_timeout 6s)",
+                lambda stack: stack.kill(_busiest(stack)),
+                *(*roles, SECOND_AGGREGATOR),
+                seconds=20,
+            ),
+            _recovery(folder, broker, "the broker", restart_broker, *roles, seconds=30),
+        ]
     record("Kafka: from acknowledgement to SQL, 10,000 points/s, all on two cores", rows)
 
 

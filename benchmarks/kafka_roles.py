@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import loader, rollup
+from benchmarks import kafka_setting, loader, rollup
 from benchmarks.edge import post_all
 from benchmarks.harness import process_cpu_seconds, record
 from benchmarks.load import Load, Shape
@@ -26,9 +25,10 @@ from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.port import OutMessage, Source
 from tests.faults.stack import REGION, Stack, wait_until
-from tests.kafka.broker import Broker
 
 _FLUSHES = 4
+# Standing still while the topics are filled must not look like death.
+_SESSION_SECONDS = 120
 
 
 def _fill(address: str, prefix: str, topic: str, values: list[bytes]) -> None:
@@ -74,7 +74,7 @@ def measure_aggregator(folder: Path, address: str, repeats: int) -> str:
     """Cluster rows in, four flushes of each series, until cluster and region rows are published."""
     values = rollup.make_envelopes(100_000, _FLUSHES, 10_000) * repeats
     rows = 100_000 * _FLUSHES * repeats
-    with _stack(folder, address, "aggregator") as stack:
+    with kafka_setting.stack(folder, address, "aggregator", session_seconds=_SESSION_SECONDS) as stack:
         topic = regional_topic("aggregator", REGION, "metrics_cluster")
         fill = lambda: _fill(address, "aggregator", topic, values)  # noqa: E731
         return _figure(rows, *_work_off(stack, "aggregator", "catchment_rollup_rows_in_total", rows, fill))
@@ -84,7 +84,7 @@ def measure_loader(folder: Path, address: str, messages: int) -> str:
     """Global messages of 100,000 rows, until they are in the minute, hour and day tables."""
     values = [loader.message(minute) for minute in range(messages)]
     rows = messages * loader.ROWS
-    with _stack(folder, address, "loader") as stack:
+    with kafka_setting.stack(folder, address, "loader", session_seconds=_SESSION_SECONDS) as stack:
         topic = global_topic("loader", "metrics_cluster")
         fill = lambda: _fill(address, "loader", topic, values)  # noqa: E731
         return _figure(rows, *_work_off(stack, "store", "catchment_loaded_rows_total", rows, fill))
@@ -92,7 +92,7 @@ def measure_loader(folder: Path, address: str, messages: int) -> str:
 
 def measure_collector(folder: Path, address: str, intervals: int) -> str:
     """Points in over HTTP, until all their rows are in the regional log."""
-    with _stack(folder, address, "collector") as stack:
+    with kafka_setting.stack(folder, address, "collector", session_seconds=_SESSION_SECONDS) as stack:
         stack.start("collector", flush="5s")
         stack.wait_ready("collector")
         load = Load(Shape(points_per_body=10_000, interval_seconds=1, start_ns=time.time_ns()))
@@ -108,29 +108,17 @@ def measure_collector(folder: Path, address: str, intervals: int) -> str:
         return _figure(intervals * load.points_per_interval, wall, cpu, "points")
 
 
-def _stack(folder: Path, address: str, prefix: str) -> Stack:
-    # Standing still while the topics are filled must not look like death.
-    kafka = f"kafka: {{brokers: [{address}], replication_factor: 1, session_timeout: 120s}}\n"
-    return Stack(folder / prefix, f"{kafka}log: {{topic_prefix: {prefix}}}\n")
-
-
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="of each role's work")
     repeats = parser.parse_args().repeats
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        broker = Broker(folder / "broker")
-        broker.start()
-        try:
-            rows = [
-                ("collector: points in, 10,000-point bodies", measure_collector(folder, broker.plain, 4 * repeats)),
-                ("aggregator: cluster rows in", measure_aggregator(folder, broker.plain, repeats)),
-                ("loader: rows into the tables", measure_loader(folder, broker.plain, 3 * repeats)),
-            ]
-        finally:
-            broker.stop()
+    with kafka_setting.broker() as (folder, running):
+        rows = [
+            ("collector: points in, 10,000-point bodies", measure_collector(folder, running.plain, 4 * repeats)),
+            ("aggregator: cluster rows in", measure_aggregator(folder, running.plain, repeats)),
+            ("loader: rows into the tables", measure_loader(folder, running.plain, 3 * repeats)),
+        ]
     record("Kafka: what each role does, a process each, one broker, all on two cores", rows)
 
 

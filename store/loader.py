@@ -234,7 +234,7 @@ class _Partition:
                 self._state, self._reason = State.FENCED, str(error)
                 return
             except (Corrupt, Invalid) as error:
-                # With a new writer the next time, which knows if somebody moved the position.
+                # Begun anew the next time, from where the ledger says then: somebody may have decided.
                 self._state, self._reason = State.HALTED, str(error)
                 await self.close()
                 await _wait(stop, self._limits.halt_seconds)
