@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from catchment.cli.open_log import open_log
 from catchment.cli.role_process import Role, RoleContext
@@ -11,6 +12,9 @@ from catchment.config import Config, Profile
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
 from catchment.units import Address
+
+if TYPE_CHECKING:
+    from aggregators.aggregator import AggregatorConfig
 
 
 async def run_collector(config: Config, context: RoleContext) -> None:
@@ -25,29 +29,32 @@ async def run_collector(config: Config, context: RoleContext) -> None:
         await log.close()
 
 
-async def run_aggregator(config: Config, context: RoleContext) -> None:
-    """The log of a region (or zone) → merged → the global log (or the region's)."""
-    from aggregators.aggregator import Aggregator, AggregatorConfig
+def aggregator_of(config: Config) -> AggregatorConfig:
+    """What the aggregator of a configuration is told; its topics are those that `catchment topics` makes."""
+    from aggregators.aggregator import AggregatorConfig
     from aggregators.destinations import destinations
 
     settings = config.for_aggregator()
-    log = traced(open_log(settings), context.tracing)
-    aggregator = Aggregator(
-        log,
-        AggregatorConfig(
-            place=settings.place,
-            region=settings.region,
-            prefix=settings.log.topic_prefix,
-            destinations=destinations(
-                settings.log.topic_prefix, settings.region, to=settings.to, region_store=settings.region_store
-            ),
-            partitions=settings.log.partitions,
-            linger_seconds=settings.linger_seconds,
-            batch_bytes_max=settings.limits.rollup_bytes_max,
-            rows_max=settings.limits.rollup_rows_max,
-            message_bytes_max=settings.limits.message_bytes_max,
-        ),
+    prefix = settings.log.topic_prefix
+    return AggregatorConfig(
+        place=settings.place,
+        region=settings.region,
+        prefix=prefix,
+        destinations=destinations(prefix, settings.region, to=settings.to, region_store=settings.region_store),
+        partitions=settings.log.partitions,
+        linger_seconds=settings.linger_seconds,
+        batch_bytes_max=settings.limits.rollup_bytes_max,
+        rows_max=settings.limits.rollup_rows_max,
+        message_bytes_max=settings.limits.message_bytes_max,
     )
+
+
+async def run_aggregator(config: Config, context: RoleContext) -> None:
+    """The log of a region (or zone) → merged → the global log (or the region's)."""
+    from aggregators.aggregator import Aggregator
+
+    log = traced(open_log(config.for_aggregator()), context.tracing)
+    aggregator = Aggregator(log, aggregator_of(config))
 
     def waiting() -> list[Waiting]:
         return [

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from aggregators.aggregator import AggregatorConfig
-from aggregators.destinations import destinations
 from catchment.cli.exits import CheckFailed, UsageFault
 from catchment.cli.open_log import open_kafka
 from catchment.cli.options import config_option, json_option, read_config
+from catchment.cli.roles import aggregator_of
 from catchment.config import Config
 
 if TYPE_CHECKING:
@@ -86,14 +85,7 @@ def describe(config_file: Path, as_json: bool) -> None:
 
 def topics_of(config: Config) -> dict[str, int]:
     """Every topic that the aggregator of the configured place reads or writes, with the partitions of a new one."""
-    settings = config.for_aggregator()
-    prefix, region, partitions = config.log.topic_prefix, config.region, config.log.partitions
-    return AggregatorConfig(
-        config.place,
-        prefix,
-        destinations(prefix, region, to=settings.to, region_store=settings.region_store),
-        partitions=partitions,
-    ).topics
+    return aggregator_of(config).topics
 
 
 def _with_log(config: Config, work: Callable[[KafkaLog, Config], Awaitable[T]], *, may_create: bool) -> T:
