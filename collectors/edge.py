@@ -27,7 +27,7 @@ from catchment.limits import Limits
 from catchment.windows import NANOSECONDS, of_increases
 from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
-from collectors.decode import wire
+from collectors.decode.forms import Decoder, Form, decoders, form_of
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier
 from collectors.kinds import Kind
@@ -93,6 +93,7 @@ class Edge:
         self.seen = seen
         self.tally = Tally(catalog, lives)
         self._outstanding: list[Staged] = []
+        self._decoders = decoders()
         self._identifier = Identifier(limits, policy, catalog, lives)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
@@ -104,27 +105,51 @@ class Edge:
 
         Args:
             requests: as received.
-            payloads: their uncompressed protobuf, one each.
+            payloads: their plain bytes, one each.
 
         Returns:
             The outcome of each request (`Invalid` for one that cannot be decoded; it hurts no other), and the points.
         """
         outcomes: list[Outcome | Invalid] = [Outcome() for _ in requests]
+        members: dict[Form, list[int]] = {}
+        for i, request in enumerate(requests):
+            members.setdefault(form_of(request.content_type), []).append(i)
+        staged = Staged()
+        for form, of_form in members.items():
+            staged.take_in(self._stage_form(self._decoders[form], of_form, requests, payloads, outcomes))
+        return outcomes, self.hand_out(staged)
+
+    def _stage_form(
+        self,
+        decoder: Decoder,
+        members: list[int],
+        requests: Sequence[Received],
+        payloads: Sequence[bytes],
+        outcomes: list[Outcome | Invalid],
+    ) -> Staged:
+        """Stage the requests of one form; ``outcomes`` get theirs."""
         try:
-            decoded = wire.decode(payloads)
-            good = list(range(len(requests)))
+            decoded, good = decoder.decode([payloads[i] for i in members]), members
         except Invalid:
-            outcomes, good = _each_alone(payloads)
+            good = _each_alone(decoder, members, payloads, outcomes)
             if not good:
-                return outcomes, self.hand_out(Staged())
-            decoded = wire.decode([payloads[i] for i in good])
+                return Staged()
+            decoded = decoder.decode([payloads[i] for i in good])
         places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
         received_ns = np.array([requests[i].received_ns for i in good], np.int64)
         staged = stage(decoded, places, received_ns, self._identifier, self.limits)
         for i, refused in zip(good, staged.refused, strict=True):
             if refused:
                 outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING))
-        return outcomes, self.hand_out(staged)
+        return staged
+
+    def count_points(self, request: Received, payload: bytes) -> int:
+        """How many points a request holds, or more: what is large is counted before it is staged.
+
+        Raises:
+            Invalid: the payload is malformed.
+        """
+        return self._decoders[form_of(request.content_type)].count(payload)
 
     def hand_out(self, staged: Staged) -> Staged:
         """Note that staged points are on their way to `apply` or `discard`."""
@@ -300,18 +325,18 @@ def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
     return np.flatnonzero(used), numbers
 
 
-def _each_alone(payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], list[int]]:
-    """Find out which payloads of a failed decode are bad."""
-    outcomes: list[Outcome | Invalid] = []
+def _each_alone(
+    decoder: Decoder, members: list[int], payloads: Sequence[bytes], outcomes: list[Outcome | Invalid]
+) -> list[int]:
+    """Find out which payloads of a failed decode are bad; returns the good ones."""
     good = []
-    for i, payload in enumerate(payloads):
+    for i in members:
         try:
-            wire.decode([payload])
-            outcomes.append(Outcome())
+            decoder.decode([payloads[i]])
             good.append(i)
         except Invalid as error:
-            outcomes.append(error)
-    return outcomes, good
+            outcomes[i] = error
+    return good
 
 
 def _merged(tables: list[pa.Table]) -> pa.Table:

@@ -1,7 +1,7 @@
 """From raw identity to lives: which stream a point belongs to, found by hash, decoded only when never seen before.
 
-A point's *raw key* mixes the hashes of its place, resource, scope, name, unit, kind and attributes as they came, and
-its start where the kind is cumulative. `HashIndex` maps raw keys to lives; several raw keys may lead to one life
+A point's *raw key* mixes the raw identity that its decoder gives (`Decoded.keys`) with its kind, and with its start
+where the kind is cumulative. `HashIndex` maps raw keys to lives; several raw keys may lead to one life
 (attributes in another order). A raw key that cannot be used is remembered too, with its reason, so that a bad sender
 costs no more than a good one.
 """
@@ -9,7 +9,6 @@ costs no more than a good one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from catchment.identity import canonical_attributes, hash_parts, mix
 from catchment.limits import Limits
 from collectors.catalog import Catalog
 from collectors.decode.attributes import AttributeReader, Attributes, Unreadable, merged, service_of
-from collectors.decode.points import Decoded, Raw
+from collectors.decode.points import Decoded, Described
 from collectors.hash_index import ABSENT, HashIndex
 from collectors.kinds import HAS_START, Kind
 from collectors.lives import Lives
@@ -77,12 +76,9 @@ class Identifier:
         if not decoded.points:
             return Identified([], Counter())
         # All shapes at once: every step has a fixed cost.
-        metric = np.concatenate([points.metric for points in decoded.points])
         kind = np.concatenate([points.kind for points in decoded.points])
         start_ns = np.where(HAS_START[kind], np.concatenate([points.start_ns for points in decoded.points]), 0)
-        attributes = np.concatenate([points.attributes for points in decoded.points])
-        keys = mix(self._shared_keys(decoded, places)[metric] + kind.astype(np.uint64), attributes)
-        keys = mix(keys, start_ns.view(np.uint64))
+        keys = mix(decoded.keys(places) + kind.astype(np.uint64), start_ns.view(np.uint64))
         found = self._find(keys)
         found[~np.concatenate(usable)] = 0
         if self._lives.any_dead:
@@ -97,7 +93,7 @@ class Identifier:
             order = np.argsort(first)
             rank = np.empty_like(order)
             rank[order] = np.arange(len(order))
-            values = self._make(decoded, metric, kind, places, start_ns, unknown[first[order]], notes)
+            values = self._make(decoded, kind, places, start_ns, unknown[first[order]], notes)
             self._make_room(len(values))
             self._insert(new_keys[order], values)
             found[unknown] = values[rank[inverse]]
@@ -140,17 +136,9 @@ class Identifier:
         if good.sum() <= room:
             self._raw.insert(keys[good], values[good])
 
-    def _shared_keys(self, decoded: Decoded, places: Int32s) -> UInt64s:
-        """The part of the raw key that the points of each metric share: place, resource, scope, name and unit."""
-        metrics = decoded.metrics
-        resources = mix(decoded.resources.hashes, places[decoded.resource_request].astype(np.uint64) + np.uint64(1))
-        shared = mix(resources[metrics.resource], decoded.scopes.hashes[metrics.scope])
-        return mix(mix(shared, metrics.names.hashes), metrics.units.hashes)
-
     def _make(
         self,
         decoded: Decoded,
-        metric_of: Int32s,
         kinds: Int32s,
         places: Int32s,
         starts: npt.NDArray[np.int64],
@@ -160,14 +148,13 @@ class Identifier:
         """Lives (or reasons) of points never seen before, one row each; a loop, but only over what is new."""
         values = np.zeros(len(rows), np.int32)
         streams: list[_Stream | None] = []
-        shared = _Shared(decoded, self._reader)
-        raw_attributes = _attribute_fields(decoded, rows)
-        for i, (metric, kind, raw) in enumerate(
-            zip(metric_of[rows].tolist(), kinds[rows].tolist(), raw_attributes, strict=True)
-        ):
+        place_of = places[np.concatenate([points.request for points in decoded.points])[rows]].tolist()
+        described = decoded.describe(rows, self._reader)
+        for i, (place, kind, found) in enumerate(zip(place_of, kinds[rows].tolist(), described, strict=True)):
             try:
-                place = int(places[decoded.metrics.request[metric]])
-                streams.append(self._stream(shared, metric, place, Kind(kind), self._reader.point(raw)))
+                if isinstance(found, Reason):
+                    raise Unreadable(found)
+                streams.append(self._stream(place, Kind(kind), found))
             except Unreadable as error:
                 values[i] = _REASON_BASE - error.reason
                 streams.append(None)
@@ -215,23 +202,22 @@ class Identifier:
         rows = self._lives.add(ids[distinct], starts[distinct], series[distinct])
         return rows[np.searchsorted(distinct, first[inverse])]
 
-    def _stream(self, shared: _Shared, metric: int, place: int, kind: Kind, point: Attributes) -> _Stream:
-        resource, resource_text = shared.resource(metric)
-        name = self._name(shared.name(metric), required=True)
-        unit = self._name(shared.unit(metric), required=False)
+    def _stream(self, place: int, kind: Kind, found: Described) -> _Stream:
+        name = self._name(found.name, required=True)
+        unit = self._name(found.unit, required=False)
         where = self._catalog.places[place]
         stream_id = hash_parts(
             "stream",
             where.tenant,
             where.cluster,
-            resource_text,
-            shared.scope(metric),
+            found.resource_text,
+            found.scope,
             name,
             unit,
             kind.name,
-            canonical_attributes(point),
+            canonical_attributes(found.point),
         )
-        return _Stream(stream_id, place, name, unit, kind, point, resource)
+        return _Stream(stream_id, place, name, unit, kind, found.point, found.resource)
 
     def _series(self, stream: _Stream, notes: Notes) -> int:
         attributes = merged(stream.point, stream.resource)
@@ -262,19 +248,6 @@ class Identifier:
             raise Unreadable(Reason.NAME_MALFORMED) from error
 
 
-def _attribute_fields(decoded: Decoded, rows: npt.NDArray[np.intp]) -> list[list[bytes]]:
-    """The attributes of some points, numbered through all shapes."""
-    fields: list[list[bytes]] = [[] for _ in rows]
-    first = 0
-    for points in decoded.points:
-        own = np.flatnonzero((rows >= first) & (rows < first + len(points)))
-        if len(own):
-            for i, each in zip(own.tolist(), points.attribute_fields(rows[own] - first), strict=True):
-                fields[i] = each
-        first += len(points)
-    return fields
-
-
 @dataclass(frozen=True, slots=True)
 class _Stream:
     """A stream that was not looked up by its raw key before."""
@@ -286,47 +259,3 @@ class _Stream:
     kind: Kind
     point: Attributes
     resource: Attributes
-
-
-class _Shared:
-    """What the points of some requests share, each decoded once: resources, scopes, names, units."""
-
-    def __init__(self, decoded: Decoded, reader: AttributeReader) -> None:
-        self._decoded = decoded
-        self._reader = reader
-        self._resources: dict[int, tuple[Attributes, str] | Reason] = {}
-        self._scopes: dict[int, tuple[Attributes, str] | Reason] = {}
-        self._resource_of = decoded.metrics.resource
-        self._scope_of = decoded.metrics.scope
-
-    def resource(self, metric: int) -> tuple[Attributes, str]:
-        """The resource of a metric, and its canonical text."""
-        return _cached(self._resources, int(self._resource_of[metric]), self._decoded.resources, self._reader.resource)
-
-    def scope(self, metric: int) -> str:
-        """The canonical text of a metric's scope."""
-        return _cached(self._scopes, int(self._scope_of[metric]), self._decoded.scopes, self._reader.scope)[1]
-
-    def name(self, metric: int) -> bytes:
-        """The raw name of a metric."""
-        return self._decoded.metrics.names[metric]
-
-    def unit(self, metric: int) -> bytes:
-        """The raw unit of a metric."""
-        return self._decoded.metrics.units[metric]
-
-
-def _cached(
-    cache: dict[int, tuple[Attributes, str] | Reason], row: int, raw: Raw, read: Callable[[bytes], Attributes]
-) -> tuple[Attributes, str]:
-    known = cache.get(row)
-    if known is None:
-        try:
-            attributes = read(raw[row])
-            known = attributes, canonical_attributes(attributes)
-        except Unreadable as error:
-            known = error.reason
-        cache[row] = known
-    if isinstance(known, Reason):
-        raise Unreadable(known)
-    return known

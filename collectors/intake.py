@@ -28,7 +28,6 @@ from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Invalid, Reject
 from catchment.limits import Limits
 from collectors.content import TooLarge, to_protobuf
-from collectors.decode.wire import count_messages
 from collectors.edge import Edge
 from collectors.inbox import Inbox
 from collectors.records import Outcome, Received
@@ -259,7 +258,7 @@ class EdgeIntake:
                 return self._stage(good, payloads), waiting[i:]
             try:
                 payload = to_protobuf(one.received, self._limits.request_bytes_uncompressed_max)
-                if len(payload) > _UNCOUNTED_BYTES_MAX and count_messages(payload) > self._limits.request_points_max:
+                if len(payload) > _UNCOUNTED_BYTES_MAX and self._points(one, payload) > self._limits.request_points_max:
                     raise TooLarge(f"more than {self._limits.request_points_max} points in one request")
                 payloads.append(payload)
                 good.append(one)
@@ -267,6 +266,9 @@ class EdgeIntake:
             except Invalid as error:
                 self._refuse(one, error)
         return self._stage(good, payloads), []
+
+    def _points(self, one: _Waiting, payload: bytes) -> int:
+        return self._pipeline.edge.count_points(one.received, payload)
 
     def _stage(self, good: list[_Waiting], payloads: list[bytes]) -> _Batch:
         """Decode a batch and refuse what is bad."""

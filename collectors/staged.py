@@ -81,15 +81,12 @@ def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Ide
         limits: bounds.
     """
     staged = Staged(refused=[Counter() for _ in range(decoded.requests)])
-    requests = [decoded.metrics.request[points.metric] for points in decoded.points]
-    codes = [
-        validate(points, request, received_ns, limits) for points, request in zip(decoded.points, requests, strict=True)
-    ]
+    codes = [validate(points, received_ns, limits) for points in decoded.points]
     identified = identifier.identify(decoded, places, [code == Reason.OK for code in codes])
     for (place, reason), count in identified.notes.items():
         staged.tally[place, reason.text, "streams"] += count
     for i, points in enumerate(decoded.points):
-        _stage_shape(staged, points, codes[i], identified.lives[i], requests[i], places)
+        _stage_shape(staged, points, codes[i], identified.lives[i], places)
     return staged
 
 
@@ -98,13 +95,12 @@ def _stage_shape(
     points: Points,
     codes: npt.NDArray[np.uint8],
     lives: Int32s,
-    request: Int32s,
     places: Int32s,
 ) -> None:
     unusable = (codes == Reason.OK) & (lives < 0)
     codes[unusable] = -lives[unusable]
     if codes.any():
-        _count_refusals(staged, codes, request, places)
+        _count_refusals(staged, codes, points.request, places)
     good = codes == Reason.OK
     staged.points += int(good.sum())
     for kind, rows in _by_kind(points.kind, good):
@@ -115,7 +111,9 @@ def _stage_shape(
             staged.histograms.setdefault(kind, []).append(histograms)
             staged.buckets += len(histograms.histograms.keys)
     if points.quantiles is not None:
-        for place, count in enumerate(np.bincount(places[request], points.quantiles * good).astype(int).tolist()):
+        for place, count in enumerate(
+            np.bincount(places[points.request], points.quantiles * good).astype(int).tolist()
+        ):
             if count:
                 staged.tally[place, Reason.SUMMARY_QUANTILES.text, "values"] += count
     _stage_exemplars(staged, points, lives, good)

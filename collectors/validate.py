@@ -35,14 +35,13 @@ def no_recorded_value(points: Points) -> Bools:
     return flagged
 
 
-def validate(points: Points, request: npt.NDArray[np.int32], received_ns: Int64s, limits: Limits) -> Codes:
+def validate(points: Points, received_ns: Int64s, limits: Limits) -> Codes:
     """The reason of each point, `Reason.OK` where it can be used; the first failing check decides.
 
     Extremes of whole columns tell whether anything can be wrong at all, which it hardly ever is.
 
     Args:
         points: of one shape.
-        request: of each point.
         received_ns: when each request came.
         limits: bounds of time, counts and buckets.
     """
@@ -53,7 +52,7 @@ def validate(points: Points, request: npt.NDArray[np.int32], received_ns: Int64s
             codes[where & (codes == 0)] = reason
 
     refuse(points.kind < 0, Reason.UNKNOWN_TEMPORALITY)
-    _validate_times(points, request, received_ns, limits, refuse)
+    _validate_times(points, received_ns, limits, refuse)
     if points.flags.any():
         empty = no_recorded_value(points)
         refuse(empty & (points.kind != Kind.GAUGE), Reason.NO_RECORDED_VALUE)
@@ -77,15 +76,13 @@ def validate(points: Points, request: npt.NDArray[np.int32], received_ns: Int64s
     return codes
 
 
-def _validate_times(
-    points: Points, request: npt.NDArray[np.int32], received_ns: Int64s, limits: Limits, refuse: Refuse
-) -> None:
+def _validate_times(points: Points, received_ns: Int64s, limits: Limits, refuse: Refuse) -> None:
     time_ns, start_ns = points.time_ns, points.start_ns
     past_ns, future_ns = limits.past_seconds_max * NANOSECONDS, limits.future_seconds_max * NANOSECONDS
     if time_ns.min() < received_ns.max() - past_ns:
-        refuse(time_ns < received_ns[request] - past_ns, Reason.TOO_OLD)
+        refuse(time_ns < received_ns[points.request] - past_ns, Reason.TOO_OLD)
     if time_ns.max() > received_ns.min() + future_ns:
-        refuse(time_ns > received_ns[request] + future_ns, Reason.TOO_FAR_IN_FUTURE)
+        refuse(time_ns > received_ns[points.request] + future_ns, Reason.TOO_FAR_IN_FUTURE)
     if start_ns.min() < 0 or start_ns.max() > time_ns.min():
         refuse((start_ns > time_ns) | (start_ns < 0), Reason.START_AFTER_TIME)
 

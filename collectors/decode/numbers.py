@@ -55,8 +55,9 @@ class NumberPart:
         return NumberPart(points, metric, kind, monotonic, read, halves(points, read))
 
 
-def numbers_of(parts: list[NumberPart], hashes: list[UInt64s]) -> Points:
-    """Points from the hashes of `NumberPart.halves`."""
+def numbers_of(parts: list[NumberPart], requests: Int32s, hashes: list[UInt64s]) -> Points:
+    """Points from the request of each metric and the hashes of `NumberPart.halves`."""
+    metric = joined_columns([part.metric for part in parts])
     tails = [of_both[1::2] for of_both in hashes]
     plain = joined_columns([_TAILS.plain(tail, part.heads) for tail, part in zip(tails, parts, strict=True)])
     bits, is_int = (
@@ -66,7 +67,8 @@ def numbers_of(parts: list[NumberPart], hashes: list[UInt64s]) -> Points:
     n = len(bits)
     points = Points(
         shape=Shape.NUMBER,
-        metric=joined_columns([part.metric for part in parts]),
+        request=requests[metric],
+        metric=metric,
         kind=joined_columns([part.kind for part in parts]),
         monotonic=joined_columns([part.monotonic for part in parts]),
         start_ns=joined_columns([part.heads.start_ns for part in parts]),

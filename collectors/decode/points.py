@@ -1,15 +1,24 @@
-"""What requests hold, as flat columns: resources, scopes, metrics, and the points of each shape."""
+"""What requests hold, as flat columns of points by shape, whatever the protocol that they came in.
+
+Every protocol has a decoder (`collectors.decode.forms`), whose answer is a `Decoded`: the points, a key for the raw
+identity of each, and a way to describe those whose key was never seen before.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.decode.messages import NUMBER, parsed
+from collectors.reasons import Reason
+
+if TYPE_CHECKING:
+    from collectors.decode.attributes import AttributeReader, Attributes
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -45,17 +54,6 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """One row per metric message, with what its points share."""
-
-    request: Int32s  # which of the payloads
-    resource: Int32s  # row in ``Decoded.resources``
-    scope: Int32s  # row in ``Decoded.scopes``
-    names: Raw
-    units: Raw
-
-
-@dataclass(frozen=True)
 class Exemplars:
     """Exemplars of a shape's points; ``point`` is the row of the point that each belongs to."""
 
@@ -71,7 +69,8 @@ class Points:
     """The data points of one shape, one row each.
 
     Columns:
-        metric: row in `Metrics`
+        request: which of the payloads
+        metric, raw: the decoder's own, by which it describes a point
         kind: `Kind`, or `UNKNOWN_KIND`
         monotonic: of the metric; numbers only
         start_ns, time_ns: UTC; a time beyond int64 shows as negative, which validation refuses
@@ -81,6 +80,7 @@ class Points:
     """
 
     shape: Shape
+    request: Int32s
     metric: Int32s
     kind: Int32s
     monotonic: Bools
@@ -88,7 +88,7 @@ class Points:
     time_ns: Int64s
     flags: npt.NDArray[np.uint32]
     attributes: UInt64s
-    raw: pa.Array  # numbers: the points; others: the attributes of each
+    raw: pa.Array
     exemplars: Exemplars | None
     number_int: Int64s
     number_float: Float64s
@@ -103,15 +103,7 @@ class Points:
     quantiles: Int64s | None = None  # summaries: how many quantile values each point carried
 
     def __len__(self) -> int:
-        return len(self.metric)
-
-    def attribute_fields(self, rows: Rows) -> list[list[bytes]]:
-        """The attributes of some points, each a serialised key-value."""
-        chosen = self.raw.take(pa.array(rows))
-        if self.shape is Shape.NUMBER:
-            chosen = parsed(NUMBER, chosen).field("attributes")
-        fields: list[list[bytes]] = chosen.to_pylist()
-        return fields
+        return len(self.request)
 
 
 @dataclass(frozen=True)
@@ -135,13 +127,44 @@ class Buckets:
     negative_counts: UInt64s
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """All that some payloads hold. ``resource_request`` is the payload that each resource came in."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The identity of one point, decoded.
 
-    requests: int
-    resources: Raw
-    resource_request: Int32s
-    scopes: Raw
-    metrics: Metrics
-    points: tuple[Points, ...]
+    ``resource_text`` and ``scope`` are canonical; name and unit are raw, since they are still to be checked.
+    """
+
+    name: bytes
+    unit: bytes
+    scope: str
+    resource: Attributes
+    resource_text: str
+    point: Attributes
+
+
+class Decoded(Protocol):
+    """All that some payloads hold. Rows number the points through all shapes, in the order of ``points``."""
+
+    @property
+    def requests(self) -> int:
+        """How many payloads there were."""
+        ...
+
+    @property
+    def points(self) -> tuple[Points, ...]:
+        """The points, by shape; a shape may occur more than once."""
+        ...
+
+    def keys(self, places: Int32s) -> UInt64s:
+        """The raw identity of each point: a hash of its place and of all that tells its stream but kind and start.
+
+        Equal keys mean one stream; several keys may lead to one stream, too. Good within this process only.
+
+        Args:
+            places: catalog slot of the place of each request.
+        """
+        ...
+
+    def describe(self, rows: Rows, reader: AttributeReader) -> Iterator[Described | Reason]:
+        """The identity of some points, in the order of ``rows``, or why it cannot be used."""
+        ...

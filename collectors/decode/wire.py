@@ -20,7 +20,8 @@ from catchment.errors import Invalid
 from collectors.decode.exemplars import exemplars_of
 from collectors.decode.messages import METRICS, SHALLOW, SUMMARY, parsed
 from collectors.decode.numbers import NumberPart, numbers_of
-from collectors.decode.points import Buckets, Decoded, Metrics, Points, Raw, Shape
+from collectors.decode.otlp import Metrics, OtlpMetrics
+from collectors.decode.points import Buckets, Points, Raw, Shape
 from collectors.decode.raw import hashes_of, joined_fields, lengths_of
 from collectors.decode.temporality import kinds_of
 from collectors.decode.views import children, nothing, optional, or_nan, values_of
@@ -36,7 +37,7 @@ _FIELDS = {
 _LISTED = ("gauge", "sum", *_FIELDS.values())
 
 
-def decode(payloads: Sequence[bytes]) -> Decoded:
+def decode(payloads: Sequence[bytes]) -> OtlpMetrics:
     """Flatten OTLP metrics requests.
 
     Args:
@@ -62,19 +63,18 @@ def decode(payloads: Sequence[bytes]) -> Decoded:
     hashes = hashes_of([*shared, *(column for group in groups for column in group.hashed)])
     resources, scopes, names, units = (Raw(*pair) for pair in zip(hashes, shared, strict=False))
     start = len(shared)
+    request_of_metric = request[resource[scope]]
     points = []
     for group in groups:
         end = start + len(group.hashed)
-        points.append(group.points(hashes[start:end]))
+        points.append(group.points(request_of_metric, hashes[start:end]))
         start = end
-    return Decoded(
+    return OtlpMetrics(
         requests=len(payloads),
         resources=resources,
         resource_request=request,
         scopes=scopes,
-        metrics=Metrics(
-            request=request[resource[scope]], resource=resource[scope], scope=scope, names=names, units=units
-        ),
+        metrics=Metrics(resource=resource[scope], scope=scope, names=names, units=units),
         points=tuple(points),
     )
 
@@ -102,11 +102,11 @@ def count_messages(payload: bytes) -> int:
 class _Group:
     """The points of one shape before their strings are hashed.
 
-    ``hashed``: binary columns to be hashed; ``points`` makes the points from their hashes.
+    ``hashed``: binary columns to be hashed; ``points`` makes the points from each metric's request and their hashes.
     """
 
     hashed: list[pa.Array]
-    points: Callable[[list[UInt64s]], Points]
+    points: Callable[[Int32s, list[UInt64s]], Points]
 
 
 def _found(shape: Shape, metric_rows: pa.StructArray) -> _Group | None:
@@ -126,10 +126,12 @@ def _found(shape: Shape, metric_rows: pa.StructArray) -> _Group | None:
     joined, cuts = joined_fields(lists)
     kind = kinds_of(shape, data)[metric]
     shaped = partial(_histograms, shape, rows, metric, kind)
-    return _Group([joined], lambda hashes: shaped(hashes[0] + cuts))
+    return _Group([joined], lambda requests, hashes: shaped(requests[metric], hashes[0] + cuts))
 
 
-def _histograms(shape: Shape, rows: pa.StructArray, metric: Int32s, kind: Int32s, attributes: UInt64s) -> Points:
+def _histograms(
+    shape: Shape, rows: pa.StructArray, metric: Int32s, kind: Int32s, request: Int32s, attributes: UInt64s
+) -> Points:
     """The points of histograms or summaries."""
     n = len(rows)
     low = high = nothing(n, np.float64)
@@ -141,6 +143,7 @@ def _histograms(shape: Shape, rows: pa.StructArray, metric: Int32s, kind: Int32s
         low, high = (or_nan(*optional(rows.field(name), np.float64)) for name in ("min", "max"))
     return Points(
         shape=shape,
+        request=request,
         metric=metric,
         kind=kind,
         monotonic=nothing(n, np.bool_),

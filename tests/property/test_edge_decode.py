@@ -18,7 +18,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from catchment.errors import Invalid
 from collectors.decode import wire
-from collectors.decode.points import Decoded, Points, Shape
+from collectors.decode.otlp import OtlpMetrics, attribute_fields
+from collectors.decode.points import Points, Shape
 from collectors.kinds import UNKNOWN_KIND, Kind
 
 UINT64 = (0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
@@ -134,7 +135,7 @@ def _check_point(shape: Shape, points: Points, i: int, point: Any) -> None:
         _signed(point.start_time_unix_nano),
     )
     assert points.flags[i] == point.flags
-    parts = points.attribute_fields(np.array([i]))[0]
+    parts = attribute_fields(points, np.array([i]))[0]
     assert [KeyValue.FromString(part).SerializeToString() for part in parts] == [
         each.SerializeToString() for each in point.attributes
     ]
@@ -172,7 +173,7 @@ def _check_buckets(shape: Shape, points: Points, i: int, point: Any) -> None:
     assert (buckets.positive_start[i], buckets.negative_start[i]) == (point.positive.offset, point.negative.offset)
 
 
-def _check(decoded: Decoded, requests: list[ExportMetricsServiceRequest]) -> None:
+def _check(decoded: OtlpMetrics, requests: list[ExportMetricsServiceRequest]) -> None:
     metrics = [
         (number, of_resource, of_scope, metric)
         for number, request in enumerate(requests)
@@ -180,12 +181,12 @@ def _check(decoded: Decoded, requests: list[ExportMetricsServiceRequest]) -> Non
         for of_scope in of_resource.scope_metrics
         for metric in of_scope.metrics
     ]
-    assert len(decoded.metrics.request) == len(metrics)
+    assert len(decoded.metrics.resource) == len(metrics)
     # Numbers are one group: those of gauges first, then those of sums.
     expected: dict[Shape, list[Any]] = {shape: [] for shape in Shape}
     for name, shape in DATA.items():
         for row, (number, of_resource, of_scope, metric) in enumerate(metrics):
-            assert decoded.metrics.request[row] == number
+            assert decoded.resource_request[decoded.metrics.resource[row]] == number
             assert decoded.metrics.names[row].decode() == metric.name
             assert decoded.metrics.units[row].decode() == metric.unit
             resource = Resource.FromString(decoded.resources[int(decoded.metrics.resource[row])])
@@ -201,6 +202,7 @@ def _check(decoded: Decoded, requests: list[ExportMetricsServiceRequest]) -> Non
         assert len(points) == len(expected[shape])
         for i, (row, name, data, point) in enumerate(expected[shape]):
             assert points.metric[i] == row
+            assert points.request[i] == metrics[row][0]
             assert points.kind[i] == _kind(name, data)
             assert points.monotonic[i] == getattr(data, "is_monotonic", False)
             _check_point(shape, points, i, point)

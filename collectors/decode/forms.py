@@ -1,0 +1,62 @@
+"""The forms that payloads come in, and the decoder of each: OTLP, and what other protocols add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from collectors.decode import wire
+from collectors.decode.points import Decoded
+
+
+class Form(Enum):
+    """What the plain bytes of a request are."""
+
+    OTLP = "otlp"
+
+
+FORMS: dict[str, Form] = {}
+"""By content type; what does not stand here is OTLP, or was made so."""
+
+
+def form_of(content_type: str) -> Form:
+    """The form of a request whose content type was admitted."""
+    return FORMS.get(content_type, Form.OTLP)
+
+
+class Decoder(Protocol):
+    """Reads the payloads of one form. It may remember what it has seen, as a cache only."""
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
+        """Flatten some requests.
+
+        Raises:
+            Invalid: at least one payload is malformed. Which one is for the caller to find, one at a time.
+        """
+        ...
+
+    def count(self, payload: bytes) -> int:
+        """How many points a request holds, cheaply: what is large is counted before it is decoded.
+
+        Raises:
+            Invalid: the payload is malformed.
+        """
+        ...
+
+
+class OtlpDecoder:
+    """The `Decoder` of OTLP."""
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
+        """See `Decoder.decode`."""
+        return wire.decode(payloads)
+
+    def count(self, payload: bytes) -> int:
+        """See `Decoder.count`."""
+        return wire.count_messages(payload)
+
+
+def decoders() -> dict[Form, Decoder]:
+    """A decoder of each form, for one edge."""
+    return {Form.OTLP: OtlpDecoder()}
