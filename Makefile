@@ -11,15 +11,16 @@ KAFKA := .kafka/.fetched
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup kafka demo demo-kafka test proof lint format chaos outage bench clean
+.PHONY: help setup kafka demo demo-kafka test proof conformance lint format chaos outage bench clean
 
 help:
 	@echo 'make setup   environment in .venv, afterwards .venv/bin/catchment is the CLI'
 	@echo 'make kafka   fetch the broker that demo-kafka and the tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
 	@echo 'make demo-kafka   the same over a real Kafka broker, which is killed once, too'
-	@echo 'make test    all tests but the proofs (PYTEST_ARGS="-k name" for some)'
+	@echo 'make test    all tests but the proofs and the conformance suite (PYTEST_ARGS="-k name" for some)'
 	@echo 'make proof   the proofs on a real Kafka: chaos, the demo, a rollout; about four minutes'
+	@echo 'make conformance   against SDKs of four languages, a Collector and other programs that we did not write'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make chaos   kill everything on a real Kafka (ROUNDS=100 SEED=7)'
 	@echo 'make outage  a broker, then a store away for minutes under load (MINUTES=4)'
@@ -49,11 +50,15 @@ demo-kafka: $(STAMP) $(KAFKA)
 	$(BIN)/catchment demo --kafka local $(DEMO_ARGS)
 
 test: $(STAMP) $(KAFKA)
-	$(BIN)/python -m pytest -m 'not proof' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not proof and not conformance' $(PYTEST_ARGS)
 
 # What takes a minute each: chaos, the demo with a broker that dies, a rollout in the wrong order.
 proof: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest -m proof $(PYTEST_ARGS)
+
+# Third-party senders, built from their registries into .conformance: minutes the first time, nothing later.
+conformance: $(STAMP)
+	$(BIN)/python -m pytest -m conformance $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
