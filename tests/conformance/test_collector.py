@@ -6,12 +6,14 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from catchment.histogram import pack
+from tests.clients.programs import output_of
 from tests.conformance.checks import assert_exact, assert_places_agree
 from tests.conformance.toolchains import Toolchains
 from tests.conformance.workload import faults
@@ -78,14 +80,6 @@ def collector(binary: str, folder: Path, exporter: str, catchment: Stack) -> Ite
         process.wait(10)
 
 
-def send(toolchains: Toolchains, endpoint: str, service: str, temporality: str) -> None:
-    """The workload, once."""
-    options = ["--endpoint", endpoint, "--protocol", "http", "--temporality", temporality]
-    command = [*toolchains.sender("go"), *options, "--service", service, "--rounds", str(ROUNDS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
 @pytest.mark.parametrize("exporter", ["otlp", "otlphttp"])
 def test_a_collector_delivers_exactly_across_our_death(
@@ -93,19 +87,20 @@ def test_a_collector_delivers_exactly_across_our_death(
 ) -> None:
     """What a Collector took while Catchment was killed and away arrives by its retries, and counts once."""
     service = f"collector-{exporter}-{temporality}"
+
+    def missing() -> str:
+        return "\n".join(faults(service, ROUNDS, 3, stored(catchment, "metrics_region_1m")))
+
     with collector(toolchains.go_program("collector"), tmp_path, exporter, catchment) as endpoint:
-        send(toolchains, endpoint, service, temporality)
+        send = partial(toolchains.send, "go", endpoint, "http", temporality, service, ROUNDS)
+        send()
         catchment.kill(UP)
-        send(toolchains, endpoint, service, temporality)
+        send()
         catchment.start(UP)
         catchment.wait_ready(UP)
-        send(toolchains, endpoint, service, temporality)
+        send()
         # A Collector that is told to stop throws away what it is trying again.
-        wait_until(
-            lambda: not faults(service, ROUNDS, 3, stored(catchment, "metrics_region_1m")),
-            "the Collector has delivered",
-            details=lambda: "\n".join(faults(service, ROUNDS, 3, stored(catchment, "metrics_region_1m"))),
-        )
+        wait_until(lambda: not missing(), "the Collector has delivered", details=missing)
     assert_exact(catchment, service, ROUNDS, 3)
 
 
@@ -114,8 +109,7 @@ def generate(toolchains: Toolchains, catchment: Stack, protocol: str, service: s
     command = [toolchains.go_program("telemetrygen", GENERATOR), "metrics", "--otlp-insecure", "--rate", "0"]
     command += ["--otlp-endpoint", f"127.0.0.1:{catchment.ports[f'otlp_{protocol}']}", "--service", service]
     command += ["--metrics", str(POINTS), *(["--otlp-http"] if protocol == "http" else []), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    output_of(command)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -5,12 +5,11 @@ Versions are pinned: go.mod and go.sum, package-lock.json, pom.xml. Nothing is s
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+from tests.clients.programs import build_go, output_of
 
 ROOT = Path(__file__).parents[2]
 SENDERS = Path(__file__).parent / "senders"
@@ -21,6 +20,11 @@ _BUILD_SECONDS_MAX = 900
 class Toolchains:
     """Commands of the senders; each is built when it is first asked for."""
 
+    def send(self, language: str, endpoint: str, protocol: str, temporality: str, service: str, rounds: int) -> None:
+        """Run the workload once (senders/README.md)."""
+        options = ["--endpoint", endpoint, "--protocol", protocol, "--temporality", temporality]
+        output_of([*self.sender(language), *options, "--service", service, "--rounds", str(rounds)])
+
     @cache  # noqa: B019 # one object lives as long as the session
     def sender(self, language: str) -> tuple[str, ...]:
         """The command of an SDK's sender: python, go, java or javascript."""
@@ -30,8 +34,7 @@ class Toolchains:
     def go_program(self, folder: str, package: str = ".") -> str:
         """A Go program of one of the folders of `SENDERS`."""
         binary = BUILT / (folder if package == "." else package.rpartition("/")[2])
-        environment = {"GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
-        _run(["go", "build", "-ldflags=-s -w", "-o", str(binary), package], SENDERS / folder, environment)
+        build_go(SENDERS / folder, binary, package, seconds_max=_BUILD_SECONDS_MAX)
         return str(binary)
 
     def _python(self) -> tuple[str, ...]:
@@ -44,23 +47,12 @@ class Toolchains:
         libraries = BUILT / "java"
         if not libraries.is_dir():
             goal = ["dependency:copy-dependencies", f"-DoutputDirectory={libraries}", "-DincludeScope=runtime"]
-            _run(["mvn", "-q", "-B", *goal], SENDERS / "java")
+            output_of(["mvn", "-q", "-B", *goal], folder=SENDERS / "java", seconds_max=_BUILD_SECONDS_MAX)
         return "java", "-cp", f"{libraries}/*", str(SENDERS / "java" / "Sender.java")
 
     def _javascript(self) -> tuple[str, ...]:
         folder = SENDERS / "javascript"
         if not (folder / "node_modules").is_dir():
-            _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            output_of(command, folder=folder, seconds_max=_BUILD_SECONDS_MAX)
         return "node", str(folder / "sender.js")
-
-
-def _run(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_SECONDS_MAX,
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"

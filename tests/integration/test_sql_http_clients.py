@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from tests.clients.programs import build_go, output_of
 from tests.clients.sql_server import ROOT, Server, running
 
 
@@ -38,18 +37,14 @@ def client(server: Server) -> Iterator[Client]:
 def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of tests/clients/go, built."""
     binary = tmp_path_factory.mktemp("go") / "client"
-    environment = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
-    folder = ROOT / "tests" / "clients" / "go"
-    subprocess.run(["go", "build", "-o", str(binary), "."], cwd=folder, env=environment, check=True, timeout=170)
+    build_go(ROOT / "tests" / "clients" / "go", binary)
     return binary
 
 
 def go(binary: Path, server: Server, method: str, scenario: str) -> dict[str, Any]:
     """What the Go program found."""
     command = [str(binary), f"127.0.0.1:{server.port}", method, scenario]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(output_of(command))
     return found
 
 
