@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError, UnknownError
 from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -27,6 +27,26 @@ _BATCH_BYTES_MAX = 1 << 20
 # How long aiokafka waits before it asks again whether the markers of the last transaction are written, which takes a
 # broker a millisecond or two. Its own 20 ms are half of a publish of 1 MB (benchmarks/kafka_cost.py).
 sender.BACKOFF_OVERRIDE = 0.002
+
+
+class _EndTransaction(sender.EndTxnHandler):  # type: ignore[misc]  # aiokafka has no types
+    """Asks again where the broker answers with an error that it does not name.
+
+    A broker says so to a commit that arrives while it fences the producer: "transition to PREPARE_COMMIT while it
+    already a pending state PREPARE_EPOCH_FENCE" in its log. Nothing has happened to the transaction then, and the next
+    answer names the outcome: fenced, or committed. Asking twice is safe: the epoch is the same, a commit that has
+    happened is confirmed, and an abort by anybody else raises the epoch.
+    """
+
+    def handle_response(self, resp: Any) -> float | None:
+        """Seconds to wait before asking again; None at the end."""
+        if resp.error_code == UnknownError.errno:
+            return float(self._default_backoff)
+        seconds: float | None = super().handle_response(resp)
+        return seconds
+
+
+sender.EndTxnHandler = _EndTransaction
 
 
 @dataclass(frozen=True)

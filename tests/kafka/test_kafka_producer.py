@@ -7,7 +7,9 @@ import gc
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.errors import ProducerFenced
+import pytest
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced, UnknownError
+from aiokafka.producer import sender
 
 from catchment.log.kafka_producer import Producer
 from catchment.log.kafka_settings import KafkaSettings
@@ -46,3 +48,12 @@ def test_a_producer_that_is_fenced_while_it_stops_is_no_error() -> None:
 
     asyncio.run(body())
     assert complaints == []
+
+
+def test_a_commit_whose_outcome_the_broker_does_not_name_is_asked_again() -> None:
+    """The commit that meets its own fencing gets an unnamed error first; the next answer says that it was fenced."""
+    producer = SimpleNamespace(_retry_backoff=0.1, _txn_manager=SimpleNamespace())
+    handler = sender.EndTxnHandler(producer, True)
+    assert handler.handle_response(SimpleNamespace(error_code=UnknownError.errno)) == 0.1
+    with pytest.raises(ProducerFenced):
+        handler.handle_response(SimpleNamespace(error_code=InvalidProducerEpoch.errno))
