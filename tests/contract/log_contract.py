@@ -24,14 +24,16 @@ Test = Callable[[Log], Awaitable[None]]
 
 
 async def read_all(log: Log, topic: str, partition: int, position: int = 0) -> list[Message]:
-    """Everything from ``position`` on."""
+    """Everything from ``position`` on; what this process has published is waited for."""
     found: list[Message] = []
-    while batch := await log.poll(
-        topic, partition, position, messages_max=100, bytes_max=64 << 20, wait_seconds=0.0 if found else 0.2
-    ):
+    while True:
+        batch = await log.poll(
+            topic, partition, position, messages_max=1_000, bytes_max=64 << 20, wait_seconds=0.0 if found else 0.2
+        )
+        if not batch and position >= await log.end_offset(topic, partition):
+            return found
         found += batch
-        position = batch[-1].offset + 1
-    return found
+        position = batch[-1].offset + 1 if batch else position
 
 
 def numbered(topic: str, *numbers: int, partition: int | None = 0) -> list[OutMessage]:

@@ -158,6 +158,10 @@ class Stack:
         """A running role's process id."""
         return self._processes[role].pid
 
+    def has_ended(self, role: str) -> bool:
+        """Whether a role that the test has started ended by itself."""
+        return self._processes[role].poll() is not None
+
     def running(self) -> list[str]:
         """Roles that were started and not ended by the test."""
         return list(self._processes)

@@ -16,7 +16,7 @@ from catchment.crash import CRASH_POINTS
 from catchment.log.port import OutMessage, Source
 from catchment.log.sqlite import SqliteLog
 from tests.faults.known_data import KnownData, of_sender
-from tests.faults.stack import ROLES, Stack
+from tests.faults.stack import ROLES, Stack, wait_until
 from tests.faults.totals import differences, disagreements, stored
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,8 @@ def test_a_death_while_waiting_envelopes_are_merged(
     """The log is locked, the outbox grows and is merged; the collector dies at it, and nothing counts twice."""
     stack.kill(role)
     stack.start(role, crash_at=point, limits="{outbox_merge_bytes: 0KiB, retry_after_seconds: 1}")
-    stack.wait_ready(role)
+    # With what waits from before it may die as soon as it starts.
+    wait_until(lambda: stack.has_ended(role) or not stack.reasons(role), f"{role} is ready, or dead")
     log = sqlite3.connect(stack.data / "log" / "log.db", isolation_level=None, timeout=30)
     log.execute("BEGIN IMMEDIATE")
     try:

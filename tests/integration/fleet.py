@@ -13,6 +13,7 @@ from catchment.columns import GLOBAL_LANES, LANES, global_topic, regional_topic
 from catchment.envelope import Envelope, decode, encode, seal
 from catchment.identity import series_id
 from catchment.log.port import Log, Message, OutMessage, Source
+from tests.contract import log_contract
 from tests.property.lane_rows import Row, to_table
 
 REGION = "jp-east"
@@ -57,15 +58,8 @@ async def send(log: Log, messages: Iterable[OutMessage], consumed: int) -> None:
 
 async def read_all(log: Log, topic: str) -> list[Message]:
     """All messages of a topic."""
-    found: list[Message] = []
-    for partition in range(await log.partitions(topic)):
-        position = 0
-        while batch := await log.poll(
-            topic, partition, position, messages_max=1_000, bytes_max=64 << 20, wait_seconds=0.0
-        ):
-            found += batch
-            position = batch[-1].offset + 1
-    return found
+    partitions = range(await log.partitions(topic))
+    return [message for partition in partitions for message in await log_contract.read_all(log, topic, partition)]
 
 
 async def global_tables(log: Log) -> dict[str, pa.Table]:
