@@ -10,6 +10,7 @@ KAFKA := .kafka/.fetched
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 
 .PHONY: help setup kafka demo demo-kafka test proof conformance lint format chaos outage bench clean
 
@@ -18,7 +19,7 @@ help:
 	@echo 'make kafka   fetch the broker that demo-kafka and the tests start (java, maven)'
 	@echo 'make demo    a simulated fleet with an incident, and the proof that the numbers add up'
 	@echo 'make demo-kafka   the same over a real Kafka broker, which is killed once, too'
-	@echo 'make test    all tests but the proofs and the conformance suite (PYTEST_ARGS="-k name" for some)'
+	@echo 'make test    all tests but the proofs and the conformance suite (PYTEST_ARGS="-k name" for some, JOBS=1 for one at a time)'
 	@echo 'make proof   the proofs on a real Kafka: chaos, the demo, a rollout; about four minutes'
 	@echo 'make conformance   against SDKs of four languages, a Collector and other programs that we did not write'
 	@echo 'make lint    ruff and mypy'
@@ -50,7 +51,7 @@ demo-kafka: $(STAMP) $(KAFKA)
 	$(BIN)/catchment demo --kafka local $(DEMO_ARGS)
 
 test: $(STAMP) $(KAFKA)
-	$(BIN)/python -m pytest -m 'not proof and not conformance' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not proof and not conformance' $(PYTEST_ARGS)
 
 # What takes a minute each: chaos, the demo with a broker that dies, a rollout in the wrong order.
 proof: $(STAMP) $(KAFKA)
