@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from catchment.config_kafka import Kafka
+from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
 from catchment.reach import Reach
@@ -241,8 +242,9 @@ class Config:
     )
     listen: Listen = setting(factory=Listen, text="addresses")
     tenants: Path | None = setting(
-        None, "file of tokens: hash of a token -> tenant, cluster, labels; read again when it changes"
+        None, "file of tokens and certificates: whose they are (tenant, cluster, labels); read again when it changes"
     )
+    tls: ListenTls = setting(factory=ListenTls, text="TLS of the OTLP receivers")
     policies: Policies = setting(factory=Policies, text="what is kept of each metric")
     limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
@@ -276,6 +278,7 @@ class Config:
             otlp_grpc=self.listen.otlp_grpc,
             otlp_http=self.listen.otlp_http,
             tenants=self.tenants,
+            tls=self.tls,
             policies=self.policies,
             limits=self.limits,
             log=self.log,
@@ -325,6 +328,7 @@ class CollectorConfig:
     otlp_grpc: Address
     otlp_http: Address
     tenants: Path | None
+    tls: ListenTls
     policies: Policies
     limits: Limits
     log: LogSettings

@@ -7,6 +7,7 @@ import re
 
 from catchment.config import GLOBE, Config, Policies, Profile
 from catchment.config_kafka import Kafka
+from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes
 from catchment.limits import Limits
 from catchment.reach import Reach
@@ -69,6 +70,7 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         "kafka.brokers are given, so there is no embedded log; remove one of them",
     )
     faults.extend(_place_faults(config))
+    faults.extend(_tls_faults(config.tls))
     faults.extend(_kafka_faults(config.kafka))
     faults.extend(_address_faults(config))
     faults.extend(_policy_faults(config.policies))
@@ -136,6 +138,14 @@ def _kafka_faults(kafka: Kafka) -> list[tuple[str, str]]:
     if sasl.mechanism == "PLAIN" and not tls.is_on:
         faults.append(("kafka.sasl.mechanism", "PLAIN without TLS sends the password in the clear; set kafka.tls"))
     return faults
+
+
+def _tls_faults(tls: ListenTls) -> list[tuple[str, str]]:
+    if (tls.cert is None) != (tls.key is None):
+        return [("tls", "cert and key belong together; give both or neither")]
+    if tls.client_ca is not None and not tls.is_on:
+        return [("tls.client_ca", "asks for certificates over TLS, which is off; set tls.cert and tls.key")]
+    return []
 
 
 def _address_faults(config: Config) -> list[tuple[str, str]]:

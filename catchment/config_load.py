@@ -65,8 +65,9 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
         around.fault(_line_of(tree, key), key, says)
     if config.tenants is not None and not config.tenants.is_file():
         around.fault(_line_of(tree, "tenants"), f"tenants = {str(config.tenants)!r}", "no such file")
-    for name in ("ca", "cert", "key"):
-        pem, key = getattr(config.kafka.tls, name), f"kafka.tls.{name}"
+    files = [(f"kafka.tls.{name}", getattr(config.kafka.tls, name)) for name in ("ca", "cert", "key")]
+    files += [(f"tls.{name}", getattr(config.tls, name)) for name in ("cert", "key", "client_ca")]
+    for key, pem in files:
         if pem is not None and not pem.is_file():
             around.fault(_line_of(tree, key), f"{key} = {str(pem)!r}", "no such file")
     if around.faults:

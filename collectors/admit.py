@@ -2,15 +2,19 @@
 
 Rules:
 
-1. A bearer token that the tenants file knows names tenant, cluster and labels.
-2. An unknown token is refused, from wherever it comes: falling back to another tenant would mix two tenants' data.
-3. Without a token, only a peer on the loopback interface is served, as one fixed sender, and only if the collector was
+1. A bearer token that the tenants file knows names tenant, cluster and labels; so does the name of a certificate that
+   the listener has verified. Where both are known they must name the same sender, so that a token that got out is of no
+   use to whoever has another certificate.
+2. An unknown token or certificate is refused, from wherever it comes: falling back to another tenant would mix two
+   tenants' data. A certificate that is not in the file may come with a token that is.
+3. Without either, only a peer on the loopback interface is served, as one fixed sender, and only if the collector was
    given one. A request that a proxy forwarded is not from loopback, whatever its peer is.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -29,6 +33,10 @@ class Directory(Protocol):
         """The sender that a token speaks for; None if there is none."""
         ...
 
+    def certified(self, names: Iterable[str]) -> frozenset[Sender]:
+        """The senders that the names of a certificate speak for."""
+        ...
+
 
 class Admit:
     """Decides for one collector.
@@ -44,17 +52,32 @@ class Admit:
         self._anonymous = anonymous
         self.policy_version = policy_version
 
-    def sender(self, authorization: str | None, peer: str, *, forwarded: bool = False) -> Sender:
+    def sender(
+        self,
+        authorization: str | None,
+        peer: str,
+        *,
+        forwarded: bool = False,
+        certificate_names: Sequence[str] = (),
+    ) -> Sender:
         """Who is asking.
 
         Args:
             authorization: the value of the header or metadata entry ``authorization``, None if there is none.
             peer: the peer's IP address; "" if it has none (a socket in the file system).
             forwarded: the request bears the marks of a proxy.
+            certificate_names: of the certificate that the peer has proved to hold.
 
         Raises:
             Unauthenticated: unknown, or anonymous where that is not allowed.
         """
+        known: frozenset[Sender] = frozenset()
+        if certificate_names and self._directory is not None:
+            known = self._directory.certified(certificate_names)
+            if len(known) > 1:
+                raise Unauthenticated("the certificate has names of several senders")
+            if authorization is None:
+                return _only(known)
         if authorization is None:
             if self._anonymous is None:
                 raise Unauthenticated("a bearer token is needed")
@@ -68,7 +91,15 @@ class Admit:
         sender = self._directory.find(token) if self._directory is not None else None
         if sender is None:
             raise Unauthenticated("unknown token")
+        if known and sender not in known:
+            raise Unauthenticated("token and certificate are of different senders")
         return sender
+
+
+def _only(known: frozenset[Sender]) -> Sender:
+    for sender in known:
+        return sender
+    raise Unauthenticated("unknown certificate")
 
 
 @lru_cache(maxsize=4096)

@@ -38,6 +38,7 @@ from collectors.policy import Policy
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
 from collectors.receive.serving import ACCEPTED
+from collectors.receive.tls import Certificates
 from collectors.seen import SeenPoints
 from collectors.state import StateFile
 from collectors.tenants import Sender, TenantsFile
@@ -140,6 +141,7 @@ class Collector:
         """Serve until ``stop``; then answer what is in hand, flush once more and forward."""
         config = self._config
         tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
+        certificates = Certificates(config.tls, log.info) if config.tls.is_on else None
         admit = Admit(tenants, self._own, self.edge.policy.version)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
@@ -148,10 +150,13 @@ class Collector:
         tasks = [intake, flushing, forwarding]
         if tenants is not None:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
+        if certificates is not None:
+            tasks.append(asyncio.create_task(certificates.watch(), name="certificates"))
         try:
             limits = config.limits
-            http = await serve_http(self._intake, admit, str(config.otlp_http), limits, receivers_stop, self._observe)
-            grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), limits, receivers_stop, self._observe)
+            parts = (limits, receivers_stop, self._observe, certificates)
+            http = await serve_http(self._intake, admit, str(config.otlp_http), *parts)
+            grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), *parts)
             ready()
             await _until(stop, [*tasks, http.done, grpc.done])
             receivers_stop.set()

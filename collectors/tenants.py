@@ -1,15 +1,19 @@
-"""The tenants file: which bearer token speaks for which tenant and cluster.
+"""The tenants file: which bearer token or client certificate speaks for which tenant and cluster.
 
-YAML or JSON, a list; one entry for each token (tokens are never stored, only their SHA-256):
+YAML or JSON, a list; one entry for each token (tokens are never stored, only their SHA-256) and for each certificate
+(by its common name or one of its alternative names):
 
     - token_sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
       tenant: acme
       cluster: tokyo-1
       labels: {zone: a, kind: station}
+    - certificate: spiffe://acme.example/osaka-1
+      tenant: acme
+      cluster: osaka-1
 
 Rules:
 
-1. A cluster may have several tokens (rotation); all its entries must have the same labels.
+1. A cluster may have several entries (rotation); all its entries must have the same labels.
 2. The lookup is by the digest of the token, so its time tells nothing about the tokens that exist.
 3. All faults of a file are reported at once. A changed file with faults leaves the one before it in force.
 """
@@ -21,7 +25,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +45,8 @@ _LABEL_VALUE_CHARACTERS_MAX = 256
 # As written with each request (`collectors.inbox_format.META_BYTES_MAX`), with room for the rest.
 _LABELS_BYTES_MAX = 32 * 1024
 _FAULTS_SHOWN_MAX = 100
-_KEYS = ("token_sha256", "tenant", "cluster", "labels")
+_CERTIFICATE_NAME_CHARACTERS_MAX = 1024
+_KEYS = ("token_sha256", "certificate", "tenant", "cluster", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,10 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """The senders of one tenants file, by the SHA-256 of their tokens."""
+    """The senders of one tenants file, by the SHA-256 of their tokens and by the names of their certificates."""
 
     by_digest: Mapping[bytes, Sender] = field(default_factory=dict)
+    by_name: Mapping[str, Sender] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> Tenants:
@@ -90,26 +96,40 @@ class Tenants:
             raise ConfigFaults([f"{name}: must be a list of entries with {', '.join(_KEYS)}"])
         faults: list[str] = []
         by_digest: dict[bytes, Sender] = {}
+        by_name: dict[str, Sender] = {}
         labels_of: dict[tuple[str, str], str] = {}
         for number, entry in enumerate(entries, 1):
             found = _faults_of(entry)
             if not found:
                 sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))
-                digest = bytes.fromhex(entry["token_sha256"])
-                if digest in by_digest:
-                    found.append("token_sha256: stands in an earlier entry as well")
                 if labels_of.setdefault((sender.tenant, sender.cluster), sender.labels) != sender.labels:
                     found.append("labels: differ from an earlier entry of the same cluster")
-                by_digest[digest] = sender
+                digest, name_of_certificate = _credential(entry)
+                if digest in by_digest or name_of_certificate in by_name:
+                    key = "token_sha256" if digest else "certificate"
+                    found.append(f"{key}: stands in an earlier entry as well")
+                if digest:
+                    by_digest[digest] = sender
+                else:
+                    by_name[name_of_certificate] = sender
             faults += [f"{name}: entry {number}: {fault}" for fault in found]
         if faults:
             more = len(faults) - _FAULTS_SHOWN_MAX
             raise ConfigFaults(faults[:_FAULTS_SHOWN_MAX] + ([f"{name}: and {more} more faults"] if more > 0 else []))
-        return cls(by_digest)
+        return cls(by_digest, by_name)
+
+    @property
+    def count(self) -> int:
+        """Tokens and certificates."""
+        return len(self.by_digest) + len(self.by_name)
 
     def find(self, token: str) -> Sender | None:
         """The sender that a token speaks for; None if there is none."""
         return self.by_digest.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+
+    def certified(self, names: Iterable[str]) -> frozenset[Sender]:
+        """The senders that the names of a certificate speak for."""
+        return frozenset(self.by_name[name] for name in names if name in self.by_name)
 
 
 class TenantsFile:
@@ -128,6 +148,10 @@ class TenantsFile:
     def find(self, token: str) -> Sender | None:
         """The sender that a token speaks for, by the file in force."""
         return self.current.find(token)
+
+    def certified(self, names: Iterable[str]) -> frozenset[Sender]:
+        """The senders that a certificate's names speak for, by the file in force."""
+        return self.current.certified(names)
 
     def reload(self) -> None:
         """Read the file at the next turn of `watch`, changed or not (SIGHUP)."""
@@ -148,7 +172,7 @@ class TenantsFile:
             except ConfigFaults as error:
                 self._report(f"tenants file has faults, the one before it stays in force: {error}")
             else:
-                self._report(f"tenants file {self._path} read: {len(self.current.by_digest)} tokens")
+                self._report(f"tenants file {self._path} read: {self.current.count} tokens and certificates")
 
     def _look(self) -> tuple[int, int, int] | None:
         """What changes when the file changes; None while it is not there."""
@@ -207,14 +231,31 @@ def _faults_of(entry: Any) -> list[str]:
     if not isinstance(entry, dict):
         return ["must be a mapping"]
     faults = [f"{key}: unknown; known are {', '.join(_KEYS)}" for key in entry if key not in _KEYS]
-    digest = entry.get("token_sha256")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        faults.append("token_sha256: must be 64 hex digits: the SHA-256 of the token")
+    faults += _credential_faults(entry)
     for key in ("tenant", "cluster"):
         value = entry.get(key)
         if not isinstance(value, str) or not NAME.fullmatch(value):
             faults.append(f"{key}: must be 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     return faults + _label_faults(entry.get("labels") or {})
+
+
+def _credential(entry: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The digest of an entry's token, or the name in its certificate; the other is empty."""
+    if "certificate" in entry:
+        return b"", entry["certificate"]
+    return bytes.fromhex(entry["token_sha256"]), ""
+
+
+def _credential_faults(entry: Mapping[str, Any]) -> list[str]:
+    digest, name = entry.get("token_sha256"), entry.get("certificate")
+    if "certificate" not in entry:
+        good = isinstance(digest, str) and _DIGEST.fullmatch(digest)
+        return [] if good else ["token_sha256: must be 64 hex digits: the SHA-256 of the token"]
+    if "token_sha256" in entry:
+        return ["certificate: an entry has this or token_sha256; make two entries"]
+    if not isinstance(name, str) or not 0 < len(name) <= _CERTIFICATE_NAME_CHARACTERS_MAX or not name.isprintable():
+        return ["certificate: must be a name in the certificate: its common name or an alternative name"]
+    return []
 
 
 def _label_faults(labels: object) -> list[str]:

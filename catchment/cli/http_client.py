@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -26,8 +27,14 @@ class Answer:
         return self.body.decode("utf-8", "replace").strip()
 
 
-def request(url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """Send a POST with ``body``, or a GET without; any HTTP status is an answer.
+def request(
+    url: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """Send a POST with ``body``, or a GET without; any HTTP status is an answer. ``tls``: the system's unless given.
 
     Raises:
         UsageFault: not an HTTP address.
@@ -37,7 +44,7 @@ def request(url: str, *, body: bytes | None = None, headers: Mapping[str, str] |
         raise UsageFault(f"{url!r} is not an address such as http://127.0.0.1:8123")
     asked = urllib.request.Request(url, data=body, headers=dict(headers or {}))  # noqa: S310 - the scheme is checked above
     try:
-        with urllib.request.urlopen(asked, timeout=_SECONDS_MAX) as response:  # noqa: S310 - likewise
+        with urllib.request.urlopen(asked, timeout=_SECONDS_MAX, context=tls) as response:  # noqa: S310 - likewise
             return Answer(response.status, dict(response.headers), response.read())
     except urllib.error.HTTPError as error:
         with error:

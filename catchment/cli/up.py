@@ -74,9 +74,10 @@ class _Up:
 
     async def _greet(self, ready: asyncio.Event) -> None:
         await ready.wait()
-        listen = self._config.listen
+        listen, tls = self._config.listen, self._config.tls
         click.echo(
-            f"catchment is ready: OTLP/gRPC {listen.otlp_grpc}, OTLP/HTTP http://{listen.otlp_http}, "
+            f"catchment is ready: OTLP/gRPC {listen.otlp_grpc}, "
+            f"OTLP/HTTP {'https' if tls.is_on else 'http'}://{listen.otlp_http}, "
             f"SQL http://{listen.sql}, status http://{listen.status}, data in {self._config.data_dir}"
         )
 

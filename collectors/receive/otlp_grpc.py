@@ -39,6 +39,7 @@ from collectors.receive.serving import (
     too_many,
     unobserved,
 )
+from collectors.receive.tls import Certificates, names_of_call
 from collectors.records import Intake, Outcome, Received
 from collectors.tenants import Sender
 
@@ -93,6 +94,7 @@ class OtlpGrpc:
             metadata.get("authorization"),
             peer_address(context.peer()),
             forwarded=any(key in metadata for key in _PROXY_KEYS),
+            certificate_names=names_of_call(context.auth_context()),
         )
 
     async def _submit(self, request: bytes, sender: Sender) -> Outcome:
@@ -132,11 +134,13 @@ async def serve_grpc(
     limits: Limits,
     stop: asyncio.Event,
     observe: Observe = unobserved,
+    certificates: Certificates | None = None,
 ) -> Serving:
     """Serve OTLP/gRPC until ``stop`` is set; then finish what is in hand and close.
 
     Args:
         address: ``host:port``; port 0 takes a free one, see `Serving.port`.
+        certificates: for TLS; None serves without.
 
     Raises:
         CatchmentError: the address cannot be listened on.
@@ -157,7 +161,11 @@ async def serve_grpc(
     methods = {"Export": grpc.unary_unary_rpc_method_handler(handler.export)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
     try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if certificates is None:
+            bound = server.add_insecure_port(where)
+        else:
+            bound = server.add_secure_port(where, certificates.grpc_credentials())
     except RuntimeError as error:
         raise cannot_listen(address, "OTLP/gRPC", OSError(0, str(error))) from error
     await server.start()

@@ -28,6 +28,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Admit, Unauthenticated
@@ -45,6 +46,7 @@ from collectors.receive.serving import (
     too_many,
     unobserved,
 )
+from collectors.receive.tls import Certificates, names_of_peer
 from collectors.records import Intake, Outcome, Received
 from collectors.tenants import Sender
 
@@ -52,6 +54,7 @@ _LOG = logging.getLogger(__name__)
 _SIGNALS = {"/v1/metrics": "metrics"}
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS_MAX = 20
+_CERTIFICATE = "catchment.certificate"
 _ACCEPTED = Outcome()
 _ACCEPTED_BODY = {PROTOBUF: b"", JSON: b"{}"}
 
@@ -142,6 +145,7 @@ class OtlpHttp:
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
+                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names", ()),
             )
         encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
         encoding = "" if encoding == "identity" else encoding
@@ -271,6 +275,17 @@ async def _send(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+class _Connection(HttpToolsProtocol):
+    """A connection whose requests know the names in its certificate, if it is TLS and has one."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        names = names_of_peer(self.transport.get_extra_info("peercert"))
+        if names:
+            self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
+
+
 class _Server(uvicorn.Server):
     """A server inside another program's loop: signals are that program's affair."""
 
@@ -294,11 +309,13 @@ async def serve_http(
     limits: Limits,
     stop: asyncio.Event,
     observe: Observe = unobserved,
+    certificates: Certificates | None = None,
 ) -> Serving:
     """Serve OTLP/HTTP until ``stop`` is set; then finish what is in hand and close.
 
     Args:
         address: ``host:port``; port 0 takes a free one, see `Serving.port`.
+        certificates: for TLS; None serves without.
 
     Raises:
         CatchmentError: the address cannot be listened on.
@@ -306,7 +323,7 @@ async def serve_http(
     listener = bind(address, "OTLP/HTTP")
     config = uvicorn.Config(
         OtlpHttp(intake, admit, limits, observe),
-        http="httptools",
+        http=_Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -318,6 +335,7 @@ async def serve_http(
         date_header=True,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS_MAX,
+        ssl_context_factory=None if certificates is None else lambda *_: certificates.context,
     )
     server = _Server(config)
     server.started_event = asyncio.Event()

@@ -12,6 +12,7 @@ from catchment.limits import Limits
 from collectors.admit import Admit
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
+from collectors.receive.tls import Certificates
 from collectors.records import Outcome, Received
 from collectors.tenants import Sender, Tenants
 
@@ -47,11 +48,13 @@ class Receivers:
         *,
         limits: Limits | None = None,
         tenants: Tenants | None = None,
+        certificates: Certificates | None = None,
         new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self._intake = intake
         self._limits = limits or Limits()
         self._admit = Admit(tenants, LOCAL, "policy-1")
+        self._certificates = certificates
         self._new_loop = new_loop
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -92,8 +95,15 @@ class Receivers:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        http = await serve_http(self._intake, self._admit, "127.0.0.1:0", self._limits, self._stop)
-        grpc = await serve_grpc(self._intake, self._admit, "127.0.0.1:0", self._limits, self._stop)
+        http, grpc = [
+            await serve(
+                self._intake, self._admit, "127.0.0.1:0", self._limits, self._stop, certificates=self._certificates
+            )
+            for serve in (serve_http, serve_grpc)
+        ]
+        watching = asyncio.create_task(self._certificates.watch(0.02)) if self._certificates else None
         self.http_port, self.grpc_port = http.port, grpc.port
         self._ready.set()
         await asyncio.gather(http.done, grpc.done)
+        if watching is not None:
+            watching.cancel()

@@ -267,6 +267,20 @@ def test_faults_of_kafka(text: str, fault: str) -> None:
     assert len([line for line in found if fault in line]) == 1, found
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("tls: {cert: /dev/null}", "tls: cert and key belong together"),
+        ("tls: {client_ca: /dev/null}", "tls.client_ca: asks for certificates over TLS, which is off"),
+        ("tls: {cert: absent.pem, key: absent.pem}", "tls.cert = 'absent.pem': no such file"),
+    ],
+)
+def test_faults_of_tls(text: str, fault: str) -> None:
+    """What is wrong with the keys of TLS is said before anything starts."""
+    found = faults(SMALLEST + text)
+    assert len([line for line in found if fault in line]) == 1, found
+
+
 def test_the_version_of_policies_changes_with_their_content() -> None:
     """Equal policies have one version, others another, so that a row tells which was in force."""
     assert Policies().version == Policies(DEFAULT_DROP).version

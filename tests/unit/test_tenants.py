@@ -61,6 +61,10 @@ def test_all_faults_are_reported_at_once() -> None:
         {"token_sha256": "abc", "tenant": "a/b", "cluster": "", "labels": {"": "x", "n": 5}, "colour": "red"},
         entry("good", cluster="other"),
         entry("rotated", zone="other"),
+        {"certificate": "cn", "tenant": "acme", "cluster": "osaka-1"},
+        {"certificate": "cn", "tenant": "acme", "cluster": "osaka-2"},
+        {"certificate": "", "tenant": "acme", "cluster": "osaka-1"},
+        {**entry("both"), "certificate": "cn-2"},
     ]
     with pytest.raises(ConfigFaults) as raised:
         Tenants.of(entries, "tenants.yaml")
@@ -77,6 +81,9 @@ def test_all_faults_are_reported_at_once() -> None:
         ["3", " labels"],
         ["4", " token_sha256"],
         ["5", " labels"],
+        ["7", " certificate"],
+        ["8", " certificate"],
+        ["9", " certificate"],
     ]
 
 
