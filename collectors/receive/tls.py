@@ -110,6 +110,9 @@ def _context(settings: ListenTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    # Whoever resumes a session is not verified anew, so a certificate would outlive the authority that was replaced.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
     assert settings.cert is not None  # the configuration is checked for it
     try:
         context.load_cert_chain(settings.cert, settings.key, password=_no_password)
