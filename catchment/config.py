@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from catchment.config_kafka import Kafka
+from catchment.config_rates import Rate
 from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
@@ -245,6 +246,7 @@ class Config:
         None, "file of tokens and certificates: whose they are (tenant, cluster, labels); read again when it changes"
     )
     tls: ListenTls = setting(factory=ListenTls, text="TLS of the OTLP receivers")
+    rates: tuple[Rate, ...] = setting((), "how much tenants may send")
     policies: Policies = setting(factory=Policies, text="what is kept of each metric")
     limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
@@ -279,6 +281,7 @@ class Config:
             otlp_http=self.listen.otlp_http,
             tenants=self.tenants,
             tls=self.tls,
+            rates=self.rates,
             policies=self.policies,
             limits=self.limits,
             log=self.log,
@@ -329,6 +332,7 @@ class CollectorConfig:
     otlp_http: Address
     tenants: Path | None
     tls: ListenTls
+    rates: tuple[Rate, ...]
     policies: Policies
     limits: Limits
     log: LogSettings

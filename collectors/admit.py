@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from catchment.errors import CatchmentError
+from collectors.rates import UNLIMITED, Rates
 from collectors.tenants import Sender
 
 
@@ -45,12 +46,20 @@ class Admit:
         directory: the tokens; None refuses every token.
         anonymous: whom a loopback peer without a token counts as; None refuses such peers.
         policy_version: what receivers record with each request; replace the attribute when the policy changes.
+        rates: how much its tenants may send; no limit unless given.
     """
 
-    def __init__(self, directory: Directory | None, anonymous: Sender | None, policy_version: str = "") -> None:
+    def __init__(
+        self,
+        directory: Directory | None,
+        anonymous: Sender | None,
+        policy_version: str = "",
+        rates: Rates = UNLIMITED,
+    ) -> None:
         self._directory = directory
         self._anonymous = anonymous
         self.policy_version = policy_version
+        self.rates = rates
 
     def sender(
         self,

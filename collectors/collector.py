@@ -35,6 +35,7 @@ from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
 from collectors.lives import Lives
 from collectors.policy import Policy
+from collectors.rates import Rates
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
 from collectors.receive.serving import ACCEPTED
@@ -142,7 +143,7 @@ class Collector:
         config = self._config
         tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
         certificates = Certificates(config.tls, log.info) if config.tls.is_on else None
-        admit = Admit(tenants, self._own, self.edge.policy.version)
+        admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
         flushing = asyncio.create_task(self._flush_forever(stop), name="flush")

@@ -28,6 +28,7 @@ from catchment.windows import NANOSECONDS, of_increases
 from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
 from collectors.decode.forms import Decoder, Form, decoders, form_of
+from collectors.decode.points import Decoded
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier
 from collectors.kinds import Kind
@@ -138,9 +139,8 @@ class Edge:
         places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
         received_ns = np.array([requests[i].received_ns for i in good], np.int64)
         staged = stage(decoded, places, received_ns, self._identifier, self.limits)
-        for i, refused in zip(good, staged.refused, strict=True):
-            if refused:
-                outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING))
+        for i, points, refused in zip(good, _points_of(decoded).tolist(), staged.refused, strict=True):
+            outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING), points)
         return staged
 
     def count_points(self, request: Received, payload: bytes) -> int:
@@ -323,6 +323,14 @@ def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
     used[values] = True
     numbers: Int64s = (np.cumsum(used) - 1)[values]
     return np.flatnonzero(used), numbers
+
+
+def _points_of(decoded: Decoded) -> Int64s:
+    """How many points each payload holds."""
+    counts = np.zeros(decoded.requests, np.int64)
+    for points in decoded.points:
+        counts += np.bincount(points.request, minlength=decoded.requests)
+    return counts
 
 
 def _each_alone(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -32,10 +32,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to one acknowledged request: how many of its points were refused for good, and why."""
+    """The answer to one acknowledged request: how many of its points were refused for good, and why.
+
+    ``points`` are those that it held; no part of the answer.
+    """
 
     points_rejected: int = 0
     message: str = ""
+    points: int = field(default=0, compare=False)
 
 
 class Intake(Protocol):

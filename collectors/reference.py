@@ -25,6 +25,7 @@ _REQUESTS = {
     "unknown_path": "404: no such receiver; counted under the collector's own cluster",
     "not_post": "405: counted under the collector's own cluster",
     "pushed_back": "503 with Retry-After: a limit is reached; the sender was told to come back, so nothing is lost yet",
+    "rate_limited": "429 with Retry-After: its tenant sends more than `rates` allow; nothing is lost yet",
     "internal_error": "500: trouble of our own; the sender was not told that its data is safe",
     "unreadable_in_replay": "an acknowledged request that a younger, stricter program could not read again; kept in the"
     " quarantine of the inbox only if its bytes were damaged",

@@ -72,7 +72,11 @@ class OtlpGrpc:
         sender: Sender | None = None
         try:
             sender = self._sender(context)
+            rates = self._admit.rates
+            rates.admit(sender.tenant)
+            rates.pay(sender.tenant, "bytes", len(request))
             outcome = await self._submit(request, sender)
+            rates.pay(sender.tenant, "points", outcome.points)
         except CatchmentError as error:
             self._observe("grpc", reason_of(error), len(request), sender)
             if status_of(error).code == grpc.StatusCode.INTERNAL.value[0]:

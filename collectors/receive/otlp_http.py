@@ -5,8 +5,8 @@ Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 Rules:
 
 1. 200 means durable: it is sent after `Intake.submit` returned, and only then.
-2. An error's body is a google.rpc.Status in the request's content type. 4xx: the same request will never do. 503 with
-   Retry-After: come back.
+2. An error's body is a google.rpc.Status in the request's content type. 4xx: the same request will never do. 429 (the
+   tenant's own rate) and 503 with Retry-After: come back.
 3. A body is held once, as received; one that grows beyond the limit is refused while it is read. A sender that does not
    finish its body in time is refused as well.
 4. A sender that hangs up while its request is being taken in changes nothing: the request is finished.
@@ -33,6 +33,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Admit, Unauthenticated
 from collectors.content import CONTENT_TYPES, ENCODINGS, JSON, PROTOBUF, TooLarge
+from collectors.rates import RateLimited
 from collectors.receive.serving import (
     ACCEPTED,
     InFlight,
@@ -147,6 +148,7 @@ class OtlpHttp:
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
                 certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names", ()),
             )
+            self._admit.rates.admit(sender.tenant)
         encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
         encoding = "" if encoding == "identity" else encoding
         if content_type not in CONTENT_TYPES:
@@ -161,7 +163,10 @@ class OtlpHttp:
                 raise too_many(self._limits)
         self._in_flight.count += 1
         try:
-            body = await self._read(headers, receive, request)
+            try:
+                body = await self._read(headers, receive, request)
+            finally:
+                self._admit.rates.pay(sender.tenant, "bytes", request.size_bytes)
             received = Received(
                 signal=signal,
                 tenant=sender.tenant,
@@ -174,7 +179,9 @@ class OtlpHttp:
                 body=body,
             )
             with _answers():
-                return await self._intake.submit(received)
+                outcome = await self._intake.submit(received)
+            self._admit.rates.pay(sender.tenant, "points", outcome.points)
+            return outcome
         finally:
             self._in_flight.count -= 1
             self._in_flight.size_bytes -= request.size_bytes
@@ -221,6 +228,8 @@ def _answers() -> Iterator[None]:
         raise _Answer(400, error) from error
     except Unauthenticated as error:
         raise _Answer(401, error, (b"www-authenticate", b"Bearer")) from error
+    except RateLimited as error:
+        raise _Answer(429, error, (b"retry-after", str(error.retry_after_seconds).encode())) from error
     except (Reject, Retry) as error:
         raise _Answer(503, error, (b"retry-after", str(retry_after_seconds(error)).encode())) from error
     except CatchmentError as error:

@@ -14,6 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Unauthenticated
 from collectors.content import TooLarge
+from collectors.rates import RateLimited
 from collectors.tenants import Sender
 
 _BACKLOG = 1024
@@ -86,6 +87,8 @@ def reason_of(error: CatchmentError) -> str:
         return "undecodable"
     if isinstance(error, Unauthenticated):
         return "unauthenticated"
+    if isinstance(error, RateLimited):
+        return "rate_limited"
     return "pushed_back" if isinstance(error, (Reject, Retry)) else "internal_error"
 
 

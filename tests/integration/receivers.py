@@ -10,6 +10,7 @@ from types import TracebackType
 
 from catchment.limits import Limits
 from collectors.admit import Admit
+from collectors.rates import UNLIMITED, Rates
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
 from collectors.receive.tls import Certificates
@@ -49,11 +50,12 @@ class Receivers:
         limits: Limits | None = None,
         tenants: Tenants | None = None,
         certificates: Certificates | None = None,
+        rates: Rates = UNLIMITED,
         new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self._intake = intake
         self._limits = limits or Limits()
-        self._admit = Admit(tenants, LOCAL, "policy-1")
+        self._admit = Admit(tenants, LOCAL, "policy-1", rates)
         self._certificates = certificates
         self._new_loop = new_loop
         self._ready = threading.Event()

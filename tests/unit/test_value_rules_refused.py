@@ -247,3 +247,11 @@ def test_empty_requests_are_fine() -> None:
 def test_every_reason_has_a_meaning() -> None:
     """What is counted can be looked up."""
     assert set(MEANING) == set(Reason) - {Reason.OK}
+
+
+def test_an_outcome_says_how_many_points_a_request_held() -> None:
+    """Each request's points are counted by themselves, refused ones too, for the rate of its tenant."""
+    edge = EdgeHarness()
+    refused = gauge("b", number(10, NAN), number(10, 2))
+    outcomes = edge.send(body(gauge("a", number(10, 1)), refused), body(), body(gauge("a", number(11, 1))), at=12)
+    assert [outcome.points for outcome in outcomes if isinstance(outcome, Outcome)] == [3, 0, 1]
