@@ -195,8 +195,8 @@ class RoleProcess:
         return self._telemetry.exposition()
 
     def _measure_disk(self) -> None:
-        # A role that keeps nothing need not have the folder.
-        with contextlib.suppress(FileNotFoundError):
+        # A role that keeps nothing need not have the folder, and a sick disk must not silence all other metrics.
+        with contextlib.suppress(OSError):
             disk = shutil.disk_usage(self._config.data_dir)
             # Without what is reserved for root, which is of no use to us.
             self._telemetry.set(OwnMetric.DISK_FREE_RATIO, disk.free / (disk.used + disk.free))
