@@ -55,6 +55,11 @@ class OwnMetric(Enum):
         _GAUGE,
         "for how long what this process has does not flow on, as /healthz says; 0 while it does",
     )
+    DISK_FREE_RATIO = Spec(
+        "catchment_disk_free_ratio",
+        _GAUGE,
+        "share of the file system below data_dir that is free to us",
+    )
     CONFIG_RELOADS = Spec("catchment_config_reloads_total", _COUNTER, "reloads asked for, by result", ("result",))
     CHILD_RESTARTS = Spec(
         "catchment_child_restarts_total", _COUNTER, "children started again after a death", ("child",)
@@ -91,7 +96,12 @@ class OwnMetric(Enum):
     LAG_MESSAGES = Spec(
         "catchment_lag_messages", _GAUGE, "messages of a topic's partition not yet consumed", ("topic", "partition")
     )
-    HELD_MESSAGES = Spec("catchment_held_messages", _GAUGE, "partitions held at a message newer than this process")
+    HELD_MESSAGES = Spec(
+        "catchment_held_messages", _GAUGE, "partitions held at a message newer than this process, or halted"
+    )
+    HALTED_PARTITIONS = Spec(
+        "catchment_halted_partitions", _GAUGE, "partitions that stand until somebody says how to go on"
+    )
     PUBLISH_RETRIES = Spec("catchment_publish_retries_total", _COUNTER, "publishes tried again", ("hop",))
     ROLLUP_MESSAGES_IN = Spec("catchment_rollup_messages_in_total", _COUNTER, "messages read by the roll-up", ("lane",))
     ROLLUP_MESSAGES_OUT = Spec(

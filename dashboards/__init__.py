@@ -1,1 +1,1 @@
-"""The dashboards tier: comes with its issue."""
+"""Dashboards and alerts as values. So far: the alerts on the pipeline itself; the rest comes with its issue."""

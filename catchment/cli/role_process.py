@@ -7,9 +7,11 @@ new configuration in the same process: a restart goes on where it was, so nothin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -189,7 +191,15 @@ class RoleProcess:
             self._context.record()
         self._telemetry.set(OwnMetric.STALLED_SECONDS, self._stalled_seconds())
         self._telemetry.set(OwnMetric.READY, 0 if await self._not_ready() else 1)
+        self._measure_disk()
         return self._telemetry.exposition()
+
+    def _measure_disk(self) -> None:
+        # A role that keeps nothing need not have the folder, and a sick disk must not silence all other metrics.
+        with contextlib.suppress(OSError):
+            disk = shutil.disk_usage(self._config.data_dir)
+            # Without what is reserved for root, which is of no use to us.
+            self._telemetry.set(OwnMetric.DISK_FREE_RATIO, disk.free / (disk.used + disk.free))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

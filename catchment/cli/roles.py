@@ -78,8 +78,9 @@ async def run_aggregator(config: Config, context: RoleContext) -> None:
             context.rise(OwnMetric.ROLLUP_ROWS_IN, status.rows_in, status.lane, source=partition)
             context.rise(OwnMetric.ROLLUP_ROWS_OUT, status.rows_out, status.lane, source=partition)
             context.rise(OwnMetric.DEAD_LETTERS, status.dead_letters, source=f"{status.topic}/{partition}")
-        held = sum(status.state in ("held", "halted") for status in aggregator.status())
-        context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
+        states = [status.state for status in aggregator.status()]
+        context.telemetry.set(OwnMetric.HELD_MESSAGES, states.count("held") + states.count("halted"))
+        context.telemetry.set(OwnMetric.HALTED_PARTITIONS, states.count("halted"))
 
     context.watch, context.stalled = reasons, stalled
     context.record = record

@@ -130,7 +130,7 @@ class _Recorder:
 
     def record(self) -> None:
         """Look once."""
-        context, held = self._context, 0
+        context, held, halted = self._context, 0, 0
         for status in self._loader.status():
             table, partition = status.topic.rpartition(".")[2], str(status.partition)
             context.telemetry.set(OwnMetric.LAG_MESSAGES, status.lag, status.topic, partition)
@@ -139,7 +139,9 @@ class _Recorder:
             context.rise(OwnMetric.LOADED_MESSAGES, loaded.messages, table, source=partition)
             context.rise(OwnMetric.DEAD_LETTERS, loaded.quarantined, source=f"{table}/{partition}")
             held += status.state in (State.HELD, State.HALTED)
+            halted += status.state is State.HALTED
         context.telemetry.set(OwnMetric.HELD_MESSAGES, held)
+        context.telemetry.set(OwnMetric.HALTED_PARTITIONS, halted)
 
 
 class _Counted:

@@ -93,6 +93,7 @@ def test_the_store_answers_queries_while_a_partition_has_lost_data(stack: Stack,
     (reason,) = stack.reasons(STORE).splitlines()
     assert "was deleted before it was read" in reason and "docs/operate.md" in reason
     assert stack.metric(STORE, "catchment_held_messages") == 1
+    assert stack.metric(STORE, "catchment_halted_partitions") == 1
     stack.stop(STORE)
 
 

@@ -78,6 +78,7 @@ def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
         eventually(stack, STORED, [[new, 10], [OLD, 15]])
         eventually(stack, ACCEPTED, [[new, 17], [OLD, 15]])
         assert stack.metric(AGGREGATOR, "catchment_held_messages") == 1
+        assert stack.metric(AGGREGATOR, "catchment_halted_partitions") == 0
 
         stack.stop(AGGREGATOR)
         stack.start(AGGREGATOR, program=NEXT)
@@ -88,6 +89,7 @@ def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
         eventually(stack, IN_REGION, 35)
         eventually(stack, STORED, [[new, 10], [OLD, 15]])
         assert stack.metric(STORE, "catchment_held_messages") == 1
+        assert stack.metric(STORE, "catchment_halted_partitions") == 0
 
         stack.stop(STORE)
         stack.start(STORE, program=NEXT)

@@ -1,0 +1,144 @@
+"""For each alert of the pipeline a course of metrics that fires it, and one that comes close and does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+COLLECTOR = {"job": "catchment", "instance": "edge:13133", "role": "collector"}
+STORE = {"job": "catchment", "instance": "globe:13133", "role": "store"}
+_AT_EDGE, _AT_STORE = "edge:13133 collector", "globe:13133 store"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One alert's test; values are in promtool's notation, a sample a minute.
+
+    Args:
+        labels: of the series, and of the alert unless ``by`` names fewer.
+        fires: metric → values with which the alert fires at ``minute``, and not a minute before.
+        quiet: metric → values with which it never does.
+        summary: what is said at ``minute``.
+    """
+
+    labels: Mapping[str, str]
+    fires: Mapping[str, str]
+    quiet: Mapping[str, str]
+    minute: int
+    summary: str
+    by: tuple[str, ...] = ()
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def alert_labels(self) -> dict[str, str]:
+        """Labels of the alert, without its severity."""
+        everything = {**self.labels, **self.more}
+        return {name: everything[name] for name in self.by or everything}
+
+
+def _gauge(name: str, fires: str, quiet: str, labels: Mapping[str, str], minute: int, summary: str) -> Case:
+    return Case(labels, {name: fires}, {name: quiet}, minute, summary)
+
+
+_BY_DROPS = (*COLLECTOR, "reason", "unit")
+_DROP = {"tier": "collector", "lane": "metrics"}
+_LAG = {"topic": "catchment.global.totals", "partition": "3"}
+
+CASES = {
+    "CatchmentDown": _gauge("up", "1 1 0x60", "1 1 0 1x60", COLLECTOR, 4, "edge:13133 of catchment does not answer"),
+    "CatchmentNotReady": _gauge(
+        "catchment_ready", "1 0x60", "1 0 0 0 0 1 0 0 0 0 1x60", COLLECTOR, 6, f"{_AT_EDGE} is not ready"
+    ),
+    "CatchmentStalled": _gauge(
+        "catchment_stalled_seconds", "0+60x60", "300x60", COLLECTOR, 7, f"{_AT_EDGE} has been stalled for 7m 0s"
+    ),
+    "CatchmentRestarting": Case(
+        {**COLLECTOR, "role": "up", "child": "store"},
+        {"catchment_child_restarts_total": "1x59 2 3 3 6x60"},
+        {"catchment_child_restarts_total": "1x59 2 3 3 3x60"},
+        63,
+        "store at edge:13133 died 5 times within an hour",
+    ),
+    "CatchmentDiskNearlyFull": _gauge(
+        "catchment_disk_free_ratio", "0.5 0.09x60", "0.1x60", STORE, 6, f"{_AT_STORE} has 9% of its disk left"
+    ),
+    "CatchmentOutboxOld": _gauge(
+        "catchment_outbox_oldest_seconds",
+        "0+60x60",
+        "0 299 300x60",
+        COLLECTOR,
+        7,
+        f"{_AT_EDGE} has not forwarded an envelope for 7m 0s",
+    ),
+    "CatchmentOutboxFilling": _gauge(
+        "catchment_outbox_used_ratio",
+        "0 0.45x60",
+        "0.4x60",
+        COLLECTOR,
+        6,
+        f"The outbox of {_AT_EDGE} has 45% of outbox_bytes_max",
+    ),
+    "CatchmentPushingBack": _gauge(
+        "catchment_pushing_back_seconds",
+        "0 30+60x60",
+        "0 30 0x60",
+        COLLECTOR,
+        2,
+        f"{_AT_EDGE} has pushed senders back for 1m 30s",
+    ),
+    "CatchmentFlushStands": Case(
+        {**COLLECTOR, "lane": "health"},
+        {"catchment_flushed_rows_total": "0+1x10 10x60"},
+        {"catchment_flushed_rows_total": "0+1x60"},
+        30,
+        f"{_AT_EDGE} has flushed no heartbeat for 15 minutes",
+    ),
+    "CatchmentNoHeartbeats": Case(
+        {**STORE, "role": "aggregator", "lane": "health"},
+        {"catchment_rollup_rows_in_total": "0+3x10 30x60"},
+        {"catchment_rollup_rows_in_total": "0+3x60"},
+        30,
+        "Aggregators of catchment have read no heartbeat for 15 minutes",
+        by=("job",),
+    ),
+    "CatchmentPointsRefused": Case(
+        {**COLLECTOR, **_DROP, "reason": "not_finite", "unit": "points"},
+        {"catchment_drops_total": "_x9 7x60"},
+        {"catchment_drops_total": "7x60"},
+        14,
+        f"{_AT_EDGE} refused 7 points within 15 minutes: not_finite",
+        by=_BY_DROPS,
+    ),
+    "CatchmentRequestsRefused": Case(
+        {**COLLECTOR, **_DROP, "reason": "undecodable", "unit": "requests"},
+        {"catchment_drops_total": "_x9 2x60"},
+        {"catchment_drops_total": "2x60"},
+        14,
+        f"{_AT_EDGE} refused 2 requests within 15 minutes: undecodable",
+        by=_BY_DROPS,
+    ),
+    "CatchmentLagging": Case(
+        {**STORE, **_LAG},
+        {"catchment_lag_messages": "101x90"},
+        {"catchment_lag_messages": "500-5x90"},
+        16,
+        f"{_AT_STORE} lags by 101 messages in catchment.global.totals/3",
+    ),
+    "CatchmentPartitionHeld": Case(
+        STORE,
+        {"catchment_held_messages": "0 3x60", "catchment_halted_partitions": "0 1x60"},
+        {"catchment_held_messages": "0 3x60", "catchment_halted_partitions": "0 3x60"},
+        11,
+        f"{_AT_STORE} holds 2 partitions at messages of a newer version",
+    ),
+    "CatchmentPartitionHalted": _gauge(
+        "catchment_halted_partitions", "0 1x60", "0x60", STORE, 2, f"{_AT_STORE} has 1 halted partitions"
+    ),
+    "CatchmentDeadLetters": Case(
+        STORE,
+        {"catchment_dead_letters_total": "_x9 4x90"},
+        {"catchment_dead_letters_total": "0x90"},
+        9,
+        f"{_AT_STORE} put 4 messages aside within an hour",
+    ),
+}
