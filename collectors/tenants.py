@@ -75,8 +75,7 @@ class Tenants:
         """
         path = Path(path)
         try:
-            text = path.read_bytes()
-            entries = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
+            entries = read_entries(path.read_bytes(), path.suffix)
         except OSError as error:
             raise ConfigFaults([f"{path}: cannot be read: {error.strerror}"]) from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -181,6 +180,20 @@ class TenantsFile:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read_entries(text: bytes, suffix: str) -> Any:
+    """What a file says, unchecked: JSON if its name ends in ``.json``, else YAML.
+
+    Raises:
+        ValueError, YAMLError, RecursionError: not readable as that.
+    """
+    return json.loads(text) if suffix == ".json" else _read_yaml(text)
+
+
+def entries_of(text: bytes, suffix: str) -> list[dict[str, Any]]:
+    """The entries of a file that is valid."""
+    return read_entries(text, suffix) or []
 
 
 def _read_yaml(text: bytes) -> object:

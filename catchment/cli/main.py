@@ -25,6 +25,7 @@ _COMMANDS = {
     "topics": ("catchment.cli.topics", "topics", "Create the topics on Kafka, or describe and check them."),
     "dlq": ("catchment.cli.dlq", "dlq", "List, show, replay or discard dead letters."),
     "cluster": ("catchment.cli.cluster", "cluster", "List clusters, or retire one."),
+    "tenant": ("catchment.cli.tenant", "tenant", "Add, rotate or remove the credentials of a tenant's cluster."),
     "store": ("catchment.cli.store", "store", "Let a halted partition go on; list or replay what is in quarantine."),
     "version": ("catchment.cli.version", "version", "Show the versions of program, engine and envelopes."),
     "_role": ("catchment.cli.role", "child", ""),
