@@ -54,6 +54,7 @@ from pathlib import Path
 
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Reject, TooNew
+from catchment.files import sync_folder
 from collectors.inbox_format import Damaged, encode, end_mark, scan, seed_of
 from collectors.inbox_spares import Spares
 from collectors.records import Received
@@ -269,7 +270,7 @@ class Inbox:
             _write_all(fd, [end_mark(self._end, self._seed)], 0)
             os.fsync(fd)
             unnamed.rename(self._path(self._end))
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             crash_point("inbox.rotated")
         except OSError:
             os.close(fd)
@@ -321,7 +322,7 @@ class Inbox:
             copy.flush()
             os.fsync(copy.fileno())
         unnamed.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         self._quarantine_bytes += path.stat().st_size
 
 
@@ -369,19 +370,11 @@ def _identify(folder: Path) -> str:
         file.write(f"catchment-inbox {VERSION} {folder_id}\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
     unnamed.rename(path)
-    _sync_folder(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder)
+    sync_folder(folder.parent)
     return folder_id
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write_all(fd: int, buffers: list[bytes], offset: int) -> None:

@@ -33,6 +33,7 @@ from typing import Any
 import yaml
 
 from catchment.errors import ConfigFaults
+from catchment.files import version_of
 from catchment.identity import canonical_attributes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -103,14 +104,14 @@ class Tenants:
                 sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))
                 if labels_of.setdefault((sender.tenant, sender.cluster), sender.labels) != sender.labels:
                     found.append("labels: differ from an earlier entry of the same cluster")
-                digest, name_of_certificate = _credential(entry)
-                if digest in by_digest or name_of_certificate in by_name:
-                    key = "token_sha256" if digest else "certificate"
-                    found.append(f"{key}: stands in an earlier entry as well")
-                if digest:
-                    by_digest[digest] = sender
+                known: dict[Any, Sender]
+                if "certificate" in entry:
+                    key, credential, known = "certificate", entry["certificate"], by_name
                 else:
-                    by_name[name_of_certificate] = sender
+                    key, credential, known = "token_sha256", bytes.fromhex(entry["token_sha256"]), by_digest
+                if credential in known:
+                    found.append(f"{key}: stands in an earlier entry as well")
+                known[credential] = sender
             faults += [f"{name}: entry {number}: {fault}" for fault in found]
         if faults:
             more = len(faults) - _FAULTS_SHOWN_MAX
@@ -140,7 +141,7 @@ class TenantsFile:
     def __init__(self, path: str | Path, report: Callable[[str], None]) -> None:
         self._path = Path(path)
         self._report = report
-        self._seen = self._look()
+        self._seen = version_of(self._path)
         self._asked = asyncio.Event()
         self.current = Tenants.load(self._path)
 
@@ -161,7 +162,7 @@ class TenantsFile:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), poll_seconds)
-            looked = await asyncio.to_thread(self._look)
+            looked = await asyncio.to_thread(version_of, self._path)
             if looked == self._seen and not self._asked.is_set():
                 continue
             self._asked.clear()
@@ -172,14 +173,6 @@ class TenantsFile:
                 self._report(f"tenants file has faults, the one before it stays in force: {error}")
             else:
                 self._report(f"tenants file {self._path} read: {self.current.count} tokens and certificates")
-
-    def _look(self) -> tuple[int, int, int] | None:
-        """What changes when the file changes; None while it is not there."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def read_entries(text: bytes, suffix: str) -> Any:
@@ -250,13 +243,6 @@ def _faults_of(entry: Any) -> list[str]:
         if not isinstance(value, str) or not NAME.fullmatch(value):
             faults.append(f"{key}: must be 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     return faults + _label_faults(entry.get("labels") or {})
-
-
-def _credential(entry: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The digest of an entry's token, or the name in its certificate; the other is empty."""
-    if "certificate" in entry:
-        return b"", entry["certificate"]
-    return bytes.fromhex(entry["token_sha256"]), ""
 
 
 def _credential_faults(entry: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ file in a form that is not edited here (flow style, a document within others) is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -28,7 +28,7 @@ def added(text: str, suffix: str, entry: Entry) -> str:
     Raises:
         Invalid: it would not be valid with it, or cannot be edited here.
     """
-    before = list(entries_of(text.encode(), suffix))
+    before = entries_of(text.encode(), suffix)
     if suffix == ".json":
         new = json.dumps([*before, entry], indent=2) + "\n"
     else:
@@ -38,20 +38,18 @@ def added(text: str, suffix: str, entry: Entry) -> str:
     return _checked(new, suffix, [*before, entry])
 
 
-def removed(text: str, suffix: str, is_out: Callable[[int, Entry], bool]) -> str:
-    """The text without the entries that ``is_out`` says, by number and content.
+def removed(text: str, suffix: str, out: Collection[int]) -> str:
+    """The text without the entries of the numbers ``out``.
 
     Raises:
         Invalid: it cannot be edited here.
     """
-    before = list(entries_of(text.encode(), suffix))
-    out = {number for number, entry in enumerate(before) if is_out(number, entry)}
-    kept = [entry for number, entry in enumerate(before) if number not in out]
+    kept = [entry for number, entry in enumerate(entries_of(text.encode(), suffix)) if number not in out]
     new = json.dumps(kept, indent=2) + "\n" if suffix == ".json" else _without(text, out)
     return _checked(new, suffix, kept)
 
 
-def _without(text: str, out: set[int]) -> str:
+def _without(text: str, out: Collection[int]) -> str:
     lines = text.splitlines(keepends=True)
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     starts = [node.start_mark.line for node in root.value] if root is not None else []
@@ -67,7 +65,7 @@ def _without(text: str, out: set[int]) -> str:
 
 def _checked(new: str, suffix: str, expected: Sequence[Entry]) -> str:
     try:
-        found = list(entries_of(new.encode(), suffix))
+        found = entries_of(new.encode(), suffix)
         Tenants.of(found, "with this change")
     except ConfigFaults as error:
         raise Invalid("; ".join(error.faults)) from error

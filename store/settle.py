@@ -21,6 +21,7 @@ from catchment.columns import LANES
 from catchment.crash import crash_point
 from catchment.envelope import Header, decode, decode_header, seal
 from catchment.errors import CatchmentError, Invalid, Retry, TooNew
+from catchment.files import sync_folder
 from store.engine.port import Engine, EngineError
 from store.ledger import Ledger, Verdict
 from store.plan import Insert, plan
@@ -146,8 +147,4 @@ def _write_durably(path: Path, value: bytes) -> None:
         file.write(value)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,17 @@ def data_dir_option(command: F) -> F:
 def json_option(command: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="For programs: JSON on stdout.")(command)
+
+
+def pairs_of(texts: Iterable[str], option: str) -> dict[str, str]:
+    """The pairs of an option that is given as KEY=VALUE, again and again."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
+        pairs[key] = value
+    return pairs
 
 
 def read_config(config_file: Path | None, data_dir: Path | None = None, profile: Profile = Profile.UP) -> Config:

@@ -11,7 +11,7 @@ import click
 
 from catchment.cli.exits import CheckFailed, EnvironmentFault, UsageFault
 from catchment.cli.http_client import Answer, request
-from catchment.cli.options import config_option, read_config
+from catchment.cli.options import config_option, pairs_of, read_config
 
 _DELTA = 1
 _SECOND_NS = 1_000_000_000
@@ -46,7 +46,7 @@ def send(
     config_file: Path | None,
 ) -> None:
     """Send NAME VALUE as one OTLP data point: a counter's increase, a gauge's sample, or a histogram's observation."""
-    pairs = dict(_pair(text) for text in attributes)
+    pairs = pairs_of(attributes, "--attr")
     metric = {"name": name, "unit": unit, **_data(kind, value, pairs, time.time_ns())}
     resource = {"attributes": _attributes({"service.name": service})}
     body = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}]}
@@ -105,10 +105,3 @@ def _data(kind: str, value: float, attributes: dict[str, str], now_ns: int) -> d
 
 def _attributes(attributes: dict[str, str]) -> list[dict[str, object]]:
     return [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--attr")
-    return key, value

@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from catchment.cli.exits import EnvironmentFault, UsageFault
-from catchment.cli.options import config_option, json_option, read_config
+from catchment.cli.options import config_option, json_option, pairs_of, read_config
 from catchment.errors import Invalid
+from catchment.files import sync_folder
 from collectors.tenants import Tenants, entries_of
 from collectors.tenants_edit import Entry, added, removed
 
@@ -49,7 +50,7 @@ def add(
     as_json: bool,
 ) -> None:
     """Let a new cluster of TENANT send; prints its token, which is kept nowhere."""
-    given = dict(_pair(text) for text in labels)
+    given = pairs_of(labels, "--label")
     with _editing(_path(file, config_file)) as (path, text, write):
         if _of(text, path, tenant_name, cluster):
             raise UsageFault(
@@ -73,7 +74,8 @@ def rotate(tenant_name: str, cluster: str, file: Path | None, config_file: Path 
         if not entries:
             raise UsageFault(f"{tenant_name}/{cluster} has no entry; for a new cluster: catchment tenant add")
         token, credential = _new_token()
-        same = {key: value for key, value in entries[-1].items() if key not in ("token_sha256", "certificate")}
+        *_, newest = entries.values()
+        same = {key: value for key, value in newest.items() if key not in ("token_sha256", "certificate")}
         write(added(text, path.suffix, credential | same))
     _tell(token, f"{tenant_name}/{cluster} has a new token beside {len(entries)} before it", as_json)
 
@@ -86,12 +88,11 @@ def rotate(tenant_name: str, cluster: str, file: Path | None, config_file: Path 
 def remove(tenant_name: str, cluster: str, old: bool, file: Path | None, config_file: Path | None) -> None:
     """Shut a cluster of TENANT out, or only its old credentials. What it sent stays."""
     with _editing(_path(file, config_file)) as (path, text, write):
-        entries = list(entries_of(text.encode(), path.suffix))
-        mine = [n for n, entry in enumerate(entries) if (entry["tenant"], entry["cluster"]) == (tenant_name, cluster)]
+        mine = list(_of(text, path, tenant_name, cluster))
         if not mine:
             raise UsageFault(f"{tenant_name}/{cluster} has no entry in {path}")
         out = mine[:-1] if old else mine
-        write(removed(text, path.suffix, lambda number, _: number in out))
+        write(removed(text, path.suffix, out))
     click.echo(f"{tenant_name}/{cluster}: {len(out)} removed, {len(mine) - len(out)} left")
 
 
@@ -128,11 +129,7 @@ def _replace(path: Path, text: str) -> None:
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _path(file: Path | None, config_file: Path | None) -> Path:
@@ -144,9 +141,10 @@ def _path(file: Path | None, config_file: Path | None) -> Path:
     return path
 
 
-def _of(text: str, path: Path, tenant_name: str, cluster: str) -> list[Entry]:
-    entries = entries_of(text.encode(), path.suffix)
-    return [entry for entry in entries if (entry["tenant"], entry["cluster"]) == (tenant_name, cluster)]
+def _of(text: str, path: Path, tenant_name: str, cluster: str) -> dict[int, Entry]:
+    """A cluster's entries, by their number in the file."""
+    entries = enumerate(entries_of(text.encode(), path.suffix))
+    return {number: entry for number, entry in entries if (entry["tenant"], entry["cluster"]) == (tenant_name, cluster)}
 
 
 def _new_token() -> tuple[str, dict[str, str]]:
@@ -162,10 +160,3 @@ def _tell(token: str, says: str, as_json: bool) -> None:
     click.echo(says, err=True)
     if token:
         click.echo(token)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--label")
-    return key, value

@@ -21,6 +21,7 @@ import grpc
 
 from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
+from catchment.files import version_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Certificates:
         self._report = report
         self._seen = self._look()
         self._loaded = _load(settings)
-        self.context = _context(settings)
         # A listener keeps its context; each handshake gets the one of the files in force.
+        self.context = self._loaded.context
         self.context.sni_callback = self._choose
 
     def grpc_credentials(self) -> Any:
@@ -74,21 +75,12 @@ class Certificates:
         handshake.context = self._loaded.context
 
     def _look(self) -> list[tuple[int, int, int] | None]:
-        return [_version_of(file) for file in _files(self._settings).values()]
+        return [version_of(file) for file in _files(self._settings).values()]
 
 
 def _files(settings: ListenTls) -> dict[str, Path]:
     named = {"tls.cert": settings.cert, "tls.key": settings.key, "tls.client_ca": settings.client_ca}
     return {key: path for key, path in named.items() if path is not None}
-
-
-def _version_of(file: Path) -> tuple[int, int, int] | None:
-    """What changes when a file changes, links included; None while it is not there."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _load(settings: ListenTls) -> _Loaded:

@@ -39,6 +39,7 @@ SHELLS = {
     "catchment/cli/": "the command line: processes, signals, sockets",
     "catchment/config_load.py": "reads the configuration file and the environment",
     "catchment/crash.py": "kills its own process where a fault test asks for it",
+    "catchment/files.py": "syncs folders and looks whether files changed",
     "catchment/log/": "the adapters of the Log port: SQLite and Kafka",
     "catchment/sql_client.py": "asks the SQL endpoint over HTTP",
     "catchment/status_http.py": "the status server's socket",
