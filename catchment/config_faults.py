@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 from catchment.config import GLOBE, Config, Policies, Profile
-from catchment.config_kafka import Kafka
+from catchment.config_kafka import Kafka, KafkaTls
 from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes
 from catchment.limits import Limits
@@ -128,8 +128,7 @@ def _kafka_faults(kafka: Kafka) -> list[tuple[str, str]]:
     if not kafka.brokers and kafka != Kafka():
         faults.append(("kafka", "no brokers are given; set kafka.brokers, or remove kafka"))
     tls, sasl = kafka.tls, kafka.sasl
-    if (tls.cert is None) != (tls.key is None):
-        faults.append(("kafka.tls", "cert and key belong together; give both or neither"))
+    faults += _half_pair("kafka.tls", tls)
     if sasl.mechanism and sasl.mechanism not in _SASL_MECHANISMS:
         expected = ", ".join(_SASL_MECHANISMS)
         faults.append(("kafka.sasl.mechanism", f"{sasl.mechanism!r} is not known; expected one of {expected}"))
@@ -140,9 +139,16 @@ def _kafka_faults(kafka: Kafka) -> list[tuple[str, str]]:
     return faults
 
 
+def _half_pair(key: str, tls: KafkaTls | ListenTls) -> list[tuple[str, str]]:
+    if (tls.cert is None) == (tls.key is None):
+        return []
+    return [(key, "cert and key belong together; give both or neither")]
+
+
 def _tls_faults(tls: ListenTls) -> list[tuple[str, str]]:
-    if (tls.cert is None) != (tls.key is None):
-        return [("tls", "cert and key belong together; give both or neither")]
+    halves = _half_pair("tls", tls)
+    if halves:
+        return halves
     if tls.client_ca is not None and not tls.is_on:
         return [("tls.client_ca", "asks for certificates over TLS, which is off; set tls.cert and tls.key")]
     return []

@@ -80,14 +80,12 @@ class Admit:
         Raises:
             Unauthenticated: unknown, or anonymous where that is not allowed.
         """
-        known: frozenset[Sender] = frozenset()
-        if certificate_names and self._directory is not None:
-            known = self._directory.certified(certificate_names)
-            if len(known) > 1:
-                raise Unauthenticated("the certificate has names of several senders")
-            if authorization is None:
-                return _only(known)
+        certified = self._certified(certificate_names)
         if authorization is None:
+            if certified is not None:
+                return certified
+            if certificate_names and self._directory is not None:
+                raise Unauthenticated("unknown certificate")
             if self._anonymous is None:
                 raise Unauthenticated("a bearer token is needed")
             if forwarded or not is_loopback(peer):
@@ -100,15 +98,16 @@ class Admit:
         sender = self._directory.find(token) if self._directory is not None else None
         if sender is None:
             raise Unauthenticated("unknown token")
-        if known and sender not in known:
+        if certified not in (None, sender):
             raise Unauthenticated("token and certificate are of different senders")
         return sender
 
-
-def _only(known: frozenset[Sender]) -> Sender:
-    for sender in known:
-        return sender
-    raise Unauthenticated("unknown certificate")
+    def _certified(self, names: Sequence[str]) -> Sender | None:
+        """The sender that a certificate speaks for; None if there is none."""
+        known = self._directory.certified(names) if self._directory is not None else frozenset()
+        if len(known) > 1:
+            raise Unauthenticated("the certificate has names of several senders")
+        return next(iter(known), None)
 
 
 @lru_cache(maxsize=4096)

@@ -111,7 +111,7 @@ class Edge:
         Returns:
             The outcome of each request (`Invalid` for one that cannot be decoded; it hurts no other), and the points.
         """
-        outcomes: list[Outcome | Invalid] = [Outcome() for _ in requests]
+        outcomes: list[Outcome | Invalid] = [Outcome()] * len(requests)
         members: dict[Form, list[int]] = {}
         for i, request in enumerate(requests):
             members.setdefault(form_of(request.content_type), []).append(i)

@@ -228,10 +228,9 @@ def _answers() -> Iterator[None]:
         raise _Answer(400, error) from error
     except Unauthenticated as error:
         raise _Answer(401, error, (b"www-authenticate", b"Bearer")) from error
-    except RateLimited as error:
-        raise _Answer(429, error, (b"retry-after", str(error.retry_after_seconds).encode())) from error
     except (Reject, Retry) as error:
-        raise _Answer(503, error, (b"retry-after", str(retry_after_seconds(error)).encode())) from error
+        http_status = 429 if isinstance(error, RateLimited) else 503
+        raise _Answer(http_status, error, (b"retry-after", str(retry_after_seconds(error)).encode())) from error
     except CatchmentError as error:
         _LOG.exception("request failed")
         raise _Answer(500, error) from error
