@@ -189,9 +189,13 @@ class Stack:
 
     def metric(self, role: str, name: str) -> float:
         """The sum of a role's metric over its labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+        lines = self.metrics(role).splitlines()
         return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}(\{{| )", line))
+
+    def metrics(self, role: str) -> str:
+        """All of a role's metrics, as Prometheus reads them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
 
     def wait_ready(self, *roles: str, seconds: float = 60.0) -> None:
         """Wait until roles are ready; fails at once when one ends by itself."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
         assert post(stack, b"no protobuf").status == 400
         stack.drain()
         wait_until(lambda: stack.metric("collector", "catchment_drops_total") >= 2, "both refusals are counted")
-        yield {role: _metrics(stack, role) for role in ROLES}
+        yield {role: stack.metrics(role) for role in ROLES}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -73,11 +72,6 @@ def test_up_counts_the_child_that_died(tmp_path: Path) -> None:
         os.kill(state["pid"], signal.SIGKILL)
         wait_until(lambda: stack.metric(UP, _OF_UP) == 1, "the death is counted")
         stack.wait_ready(UP)
-        text = _metrics(stack, UP)
+        text = stack.metrics(UP)
     assert re.search(rf'^{_OF_UP}{{.*child="aggregator".*}} 1.0$', text, re.MULTILINE)
     assert promtool("check", "metrics", text=text) == ""
-
-
-def _metrics(stack: Stack, role: str) -> str:
-    with urllib.request.urlopen(f"http://{stack.status_address(role)}/metrics", timeout=30) as answer:
-        return str(answer.read().decode())

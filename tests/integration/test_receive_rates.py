@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult
@@ -19,7 +19,8 @@ from collectors.rates import Rates
 from collectors.records import Outcome
 from collectors.tenants import Tenants
 from tests.integration.receivers import Receivers, RecordingIntake
-from tests.integration.test_receive_tls import METHOD, recorded
+from tests.integration.test_receive_grpc import export, status_of
+from tests.integration.test_receive_tls import recorded
 from tests.unit.test_tenants import digest
 
 TENANTS = Tenants.of(
@@ -75,16 +76,13 @@ def test_grpc_says_unavailable_with_retry_info(receivers: Receivers, intake: Rec
     """Over gRPC the answer is UNAVAILABLE with RetryInfo, which every SDK tries again."""
     intake.answers.append(Outcome(points=55))
     with grpc.insecure_channel(f"127.0.0.1:{receivers.grpc_port}") as channel:
-        export = channel.unary_unary(METHOD)
         metadata = (("authorization", "Bearer busy"),)
-        assert export(b"", timeout=10, metadata=metadata) == b""
+        assert export(channel, b"", metadata=metadata) == b""
         with pytest.raises(grpc.RpcError) as raised:
-            export(b"", timeout=10, metadata=metadata)
+            export(channel, b"", metadata=metadata)
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
-    trailing = dict(raised.value.trailing_metadata())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
     info = error_details_pb2.RetryInfo()
-    assert status.details[0].Unpack(info) and info.retry_delay.seconds == 4
+    assert status_of(raised.value).details[0].Unpack(info) and info.retry_delay.seconds == 4
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -24,6 +24,7 @@ from catchment.errors import CatchmentError
 from collectors.receive.tls import Certificates
 from collectors.tenants import Sender, Tenants
 from tests.integration.receivers import LOCAL, Receivers, RecordingIntake
+from tests.integration.test_receive_grpc import METHOD
 from tests.kafka.certificates import FOR_CLIENTS, FOR_SERVERS, Authority, Pair
 from tests.unit.test_tenants import digest
 
@@ -37,7 +38,6 @@ TENANTS = Tenants.of(
     ],
     "tenants",
 )
-METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,17 @@ def _gauge(name: str, fires: str, quiet: str, labels: Mapping[str, str], minute:
     return Case(labels, {name: fires}, {name: quiet}, minute, summary)
 
 
-_BY_DROPS = (*COLLECTOR, "reason", "unit")
-_DROP = {"tier": "collector", "lane": "metrics"}
+def _refused(reason: str, unit: str, count: int) -> Case:
+    return Case(
+        {**COLLECTOR, "tier": "collector", "lane": "metrics", "reason": reason, "unit": unit},
+        {"catchment_drops_total": f"_x9 {count}x60"},
+        {"catchment_drops_total": f"{count}x60"},
+        14,
+        f"{_AT_EDGE} refused {count} {unit} within 15 minutes: {reason}",
+        by=(*COLLECTOR, "reason", "unit"),
+    )
+
+
 _LAG = {"topic": "catchment.global.totals", "partition": "3"}
 
 CASES = {
@@ -101,22 +110,8 @@ CASES = {
         "Aggregators of catchment have read no heartbeat for 15 minutes",
         by=("job",),
     ),
-    "CatchmentPointsRefused": Case(
-        {**COLLECTOR, **_DROP, "reason": "not_finite", "unit": "points"},
-        {"catchment_drops_total": "_x9 7x60"},
-        {"catchment_drops_total": "7x60"},
-        14,
-        f"{_AT_EDGE} refused 7 points within 15 minutes: not_finite",
-        by=_BY_DROPS,
-    ),
-    "CatchmentRequestsRefused": Case(
-        {**COLLECTOR, **_DROP, "reason": "undecodable", "unit": "requests"},
-        {"catchment_drops_total": "_x9 2x60"},
-        {"catchment_drops_total": "2x60"},
-        14,
-        f"{_AT_EDGE} refused 2 requests within 15 minutes: undecodable",
-        by=_BY_DROPS,
-    ),
+    "CatchmentPointsRefused": _refused("not_finite", "points", 7),
+    "CatchmentRequestsRefused": _refused("undecodable", "requests", 2),
     "CatchmentLagging": Case(
         {**STORE, **_LAG},
         {"catchment_lag_messages": "101x90"},

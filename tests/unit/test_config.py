@@ -259,24 +259,13 @@ def test_a_password_is_not_shown() -> None:
         ("kafka: {brokers: ['a:1'], sasl: {username: u}}", "kafka.sasl: mechanism, username and password"),
         ("kafka: {brokers: ['a:1'], sasl: {mechanism: PLAIN, username: u, password: p}}", "password in the clear"),
         ("kafka: {brokers: ['a:1']}\nlog: {path: x}", "log.path: kafka.brokers are given"),
-    ],
-)
-def test_faults_of_kafka(text: str, fault: str) -> None:
-    """What is wrong with the keys of Kafka is said before anything starts, and nothing else is."""
-    found = faults(SMALLEST + text)
-    assert len([line for line in found if fault in line]) == 1, found
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
         ("tls: {cert: /dev/null}", "tls: cert and key belong together"),
         ("tls: {client_ca: /dev/null}", "tls.client_ca: asks for certificates over TLS, which is off"),
         ("tls: {cert: absent.pem, key: absent.pem}", "tls.cert = 'absent.pem': no such file"),
     ],
 )
-def test_faults_of_tls(text: str, fault: str) -> None:
-    """What is wrong with the keys of TLS is said before anything starts."""
+def test_faults_of_kafka_and_tls(text: str, fault: str) -> None:
+    """What is wrong with the keys of Kafka and of TLS is said before anything starts, and said once."""
     found = faults(SMALLEST + text)
     assert len([line for line in found if fault in line]) == 1, found
 
