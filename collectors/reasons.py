@@ -36,12 +36,15 @@ class Reason(IntEnum):
     ATTRIBUTES_TOO_LARGE = 19
     STREAMS_FULL = 20
     START_AFTER_TIME = 21
+    LINE_MALFORMED = 22
+    LABELS_BEYOND_LIMIT = 23
     # Skipped: nothing to add.
     DROPPED_BY_POLICY = 40
     NO_RECORDED_VALUE = 41
     REPEATED = 42
     LATE_CUMULATIVE = 43
     SUMMARY_QUANTILES = 44
+    DROPPED_BY_RELABELLING = 45
     # Notes on accepted points.
     BASELINE = 60
     RESET = 61
@@ -86,11 +89,14 @@ MEANING = {
     Reason.ATTRIBUTES_TOO_LARGE: "attributes larger than attributes_bytes_max",
     Reason.STREAMS_FULL: "a new stream beyond streams_max",
     Reason.START_AFTER_TIME: "a point whose start lies after its time",
+    Reason.LINE_MALFORMED: "a line of a scraped text that is no sample",
+    Reason.LABELS_BEYOND_LIMIT: "a scraped sample beyond a label limit of its job",
     Reason.DROPPED_BY_POLICY: "its metric is dropped by policy",
     Reason.NO_RECORDED_VALUE: "flagged as carrying no value; ends a gauge",
     Reason.REPEATED: "the same stream, start and time was counted before",
     Reason.LATE_CUMULATIVE: "older than the stream's latest point, whose increase holds its own already",
     Reason.SUMMARY_QUANTILES: "quantiles of a summary cannot be merged (unit: values); its count and sum are kept",
+    Reason.DROPPED_BY_RELABELLING: "dropped by metric_relabel_configs of its scrape job",
     Reason.BASELINE: "first point of a life that began before this collector knew it; counts from here on",
     Reason.RESET: "a cumulative value fell without a new start time; counted from zero",
     Reason.UNVERIFIED: "older than the repeats that are remembered; accepted",

@@ -7,16 +7,19 @@ from enum import Enum
 from typing import Protocol
 
 from collectors.decode import wire
+from collectors.decode.exposition import ScrapeDecoder
 from collectors.decode.points import Decoded
+from collectors.scrape.record import CONTENT_TYPE
 
 
 class Form(Enum):
     """What the plain bytes of a request are."""
 
     OTLP = "otlp"
+    SCRAPE = "scrape"
 
 
-FORMS: dict[str, Form] = {}
+FORMS: dict[str, Form] = {CONTENT_TYPE: Form.SCRAPE}
 """By content type; what does not stand here is OTLP, or was made so."""
 
 
@@ -59,4 +62,4 @@ class OtlpDecoder:
 
 def decoders() -> dict[Form, Decoder]:
     """A decoder of each form, for one edge."""
-    return {Form.OTLP: OtlpDecoder()}
+    return {Form.OTLP: OtlpDecoder(), Form.SCRAPE: ScrapeDecoder()}
