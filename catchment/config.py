@@ -17,6 +17,7 @@ from pathlib import Path
 
 from catchment.config_kafka import Kafka
 from catchment.config_rates import Rate
+from catchment.config_scrape import Scrape
 from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
@@ -247,6 +248,7 @@ class Config:
     )
     tls: ListenTls = setting(factory=ListenTls, text="TLS of the OTLP receivers")
     rates: tuple[Rate, ...] = setting((), "how much tenants may send")
+    scrape: Scrape = setting(factory=Scrape, text="which Prometheus targets the collector scrapes")
     policies: Policies = setting(factory=Policies, text="what is kept of each metric")
     limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
@@ -282,6 +284,7 @@ class Config:
             tenants=self.tenants,
             tls=self.tls,
             rates=self.rates,
+            scrape=self.scrape,
             policies=self.policies,
             limits=self.limits,
             log=self.log,
@@ -333,6 +336,7 @@ class CollectorConfig:
     tenants: Path | None
     tls: ListenTls
     rates: tuple[Rate, ...]
+    scrape: Scrape
     policies: Policies
     limits: Limits
     log: LogSettings

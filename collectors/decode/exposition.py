@@ -40,7 +40,7 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 _PARTS = 3
-_REPORT, _BODY, _ENDED = range(_PARTS)
+_REPORT, _BODY = 0, 1
 _TYPES = {
     "counter": MetricType.COUNTER,
     "gauge": MetricType.GAUGE,
@@ -217,9 +217,8 @@ def assemble_scrapes(table: SeriesTable[Written | None], payloads: Sequence[byte
     """
     found = cut_records([Record.of(payload) for payload in payloads])
     lines, records = found.lines, found.records
-    ended = found.part % _PARTS == _ENDED
     # Only the scraper may say that a series has ended.
-    forged = ~ended & (lines.value.view(np.uint64) == STALE_BITS)
+    forged = (found.part % _PARTS == _BODY) & (lines.value.view(np.uint64) == STALE_BITS)
     key = np.where(forged, _MALFORMED_KEY, found.key)
     parts = [part for record in records for part in (record.report, record.body, record.ended)]
     begins = np.cumsum([0, *map(len, parts)])[:-1]
