@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from catchment.errors import ConfigFaults, Reject
 from collectors.scrape.record import Reading
 from tests.clients.targets import Target, scraping, serving
 from tests.edge_harness import EdgeHarness, total
+from tests.kafka.certificates import FOR_CLIENTS, FOR_SERVERS, Authority
 
 KEEP = Policies(metrics=(MetricPolicy(match="*", keep=("*",)),))
 
@@ -145,6 +148,51 @@ def test_how_targets_are_asked(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_targets_over_tls(tmp_path: Path) -> None:
+    """A target's certificate is verified against ca_file and server_name, ours is shown, and both may be rotated."""
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    server, client = old.issue("server", FOR_SERVERS), old.issue("client", FOR_CLIENTS)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=old.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(server.cert, server.key)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(old.ca.read_bytes())
+    tls = {"ca_file": "ca.pem", "cert_file": str(client.cert), "key_file": str(client.key)}
+
+    async def scenario() -> None:
+        async with serving(tls=context) as target:
+
+            def states(*settings: dict[str, Any]) -> Path:
+                jobs = [
+                    static(target.address, job_name=f"j{i}", scheme="https", tls_config=each)
+                    for i, each in enumerate(settings)
+                ]
+                return write(tmp_path, *jobs)
+
+            nobody = {"ca_file": "ca.pem"}
+            other_name = {**tls, "server_name": "other"}
+            unverified = {**tls, "ca_file": str(new.ca), "insecure_skip_verify": True}
+            async with scraping(states(tls, nobody, other_name, unverified)) as scraping_:
+
+                def state(job: str) -> list[bool]:
+                    records = [
+                        record
+                        for record in scraping_.intake.records
+                        if Reading.of_line(record.reading).labels["job"] == job
+                    ]
+                    return ups(records)
+
+                await scraping_.until(lambda: all(len(state(f"j{i}")) > 1 for i in range(4)))
+                assert [state(f"j{i}")[0] for i in range(4)] == [True, False, False, True]
+                # The authority is replaced: what comes now is verified anew, also where a connection stood.
+                ca.write_bytes(new.ca.read_bytes())
+                await scraping_.until(lambda: not state("j0")[-1])
+                ca.write_bytes(old.ca.read_bytes())
+                await scraping_.until(lambda: state("j0")[-1])
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("target", "limits", "says"),
     [
@@ -258,11 +306,13 @@ def test_file_sd(tmp_path: Path) -> None:
                 await scraping_.scrapes(1)
                 (files / "a.json").write_text(json.dumps(groups)[:-5])
                 (files / "b.yml").write_text(yaml.safe_dump([{"targets": [second.address]}]))
-                await scraping_.until(lambda: bool(second.asked))
+
+                def labels() -> list[Mapping[str, str]]:
+                    return [Reading.of_line(record.reading).labels for record in intake.records]
+
+                await scraping_.until(lambda: {"instance": second.address, "job": "api"} in labels())
+                assert {"instance": first.address, "job": "api", "zone": "a"} in labels()
                 assert not any(record.ended for record in intake.records)
-                labels = [Reading.of_line(record.reading).labels for record in intake.records]
-                assert {"instance": first.address, "job": "api", "zone": "a"} in labels
-                assert {"instance": second.address, "job": "api"} in labels
                 (files / "b.yml").unlink()
                 await scraping_.until(lambda: any(record.ended for record in intake.records))
                 (files / "a.json").write_text("[]")
