@@ -44,6 +44,7 @@ from collectors.receive.serving import (
     reason_of,
     retry_after_seconds,
     status_of,
+    submit,
     too_many,
     unobserved,
 )
@@ -179,9 +180,7 @@ class OtlpHttp:
                 body=body,
             )
             with _answers():
-                outcome = await self._intake.submit(received)
-            self._admit.rates.pay(sender.tenant, "points", outcome.points)
-            return outcome
+                return await submit(self._intake, self._admit.rates, received)
         finally:
             self._in_flight.count -= 1
             self._in_flight.size_bytes -= request.size_bytes
