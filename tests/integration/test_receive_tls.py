@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -258,6 +259,38 @@ def test_files_are_read_again(
     assert both(receivers, new.ca, new_tokyo) == ACCEPTED
     assert both(receivers, authority.ca, tokyo) == NO_CONNECTION
     assert both(receivers, new.ca, tokyo) == NO_CONNECTION
+
+
+def test_a_session_from_before_the_files_is_not_resumed(
+    receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair, tmp_path: Path
+) -> None:
+    """Once the senders' authority is replaced, a TLS 1.2 session of before is refused; a younger one is resumed."""
+    new = Authority(tmp_path / "new")
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.load_verify_locations(new.ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tokyo.cert, tokyo.key)
+
+    def connect(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", receivers.http_port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+        ):
+            found = bool(connection.session_reused), connection.session
+            connection.unwrap()  # OpenSSL forgets the session of a connection that was cut off
+            return found
+
+    _, before = connect(None)
+    assert connect(before)[0]
+    put(files, new.issue("server", FOR_SERVERS), new.ca)
+    _wait_for(reports, "read")
+    with pytest.raises(ssl.SSLError):
+        connect(before)
+    new_tokyo = new.issue("tokyo", FOR_CLIENTS)
+    context.load_cert_chain(new_tokyo.cert, new_tokyo.key)
+    time.sleep(1)  # a session knows its time in whole seconds
+    _, after = connect(None)
+    assert connect(after)[0]
 
 
 def test_files_with_a_fault_change_nothing(
