@@ -181,7 +181,17 @@ def read_entries(text: bytes, suffix: str) -> Any:
     Raises:
         ValueError, YAMLError, RecursionError: not readable as that.
     """
-    return json.loads(text) if suffix == ".json" else _read_yaml(text)
+    return json.loads(text, object_pairs_hook=_once) if suffix == ".json" else _read_yaml(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys stand once: of two, readers would take either."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} stands twice")
+        found[key] = value
+    return found
 
 
 def entries_of(text: bytes, suffix: str) -> list[dict[str, Any]]:
