@@ -35,6 +35,7 @@ TENANTS = Tenants.of(
     [
         {"certificate": SPIFFE, "tenant": "acme", "cluster": "osaka-1"},
         {"certificate": "tokyo", "tenant": "acme", "cluster": "tokyo-1"},
+        {"certificate": "2001:db8:0::7", "tenant": "acme", "cluster": "kyoto-1"},
         {"token_sha256": digest("token of osaka"), "tenant": "acme", "cluster": "osaka-1"},
     ],
     "tenants",
@@ -199,6 +200,15 @@ def test_who_is_let_in(
     assert both(receivers, ca, stranger) == UNKNOWN
     assert both(receivers, ca, tokyo, "no such token") == UNKNOWN
     assert len(intake.received) == 6
+
+
+def test_an_address_is_known_however_it_is_spelt(
+    receivers: Receivers, intake: RecordingIntake, authority: Authority
+) -> None:
+    """An IPv6 address in a certificate is that of the tenants file over HTTP and gRPC, which spell it differently."""
+    kyoto = authority.issue("kyoto", f"{FOR_CLIENTS}subjectAltName=IP:2001:DB8::7\n")
+    assert both(receivers, authority.ca, kyoto) == ACCEPTED
+    assert senders(intake) == [Sender("acme", "kyoto-1")] * 2
 
 
 def test_names_of_two_senders_are_of_none(receivers: Receivers, authority: Authority) -> None:
