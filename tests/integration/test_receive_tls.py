@@ -20,6 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult, MetricsData
 
+from catchment.cli.main import run
 from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
 from collectors.receive.tls import Certificates
@@ -255,6 +256,21 @@ def test_curl_is_served(receivers: Receivers, intake: RecordingIntake, authority
     assert curl("--tls-max", "1.2") == curl("--tlsv1.3") == 0
     assert curl("--tls-max", "1.1") != 0
     assert senders(intake) == [TOKYO, TOKYO]
+
+
+def test_send_trusts_the_certificate_of_its_configuration(
+    files: ListenTls, intake: RecordingIntake, authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`catchment send --config` needs no --ca: the listener's own certificate is trusted, also one that a CA signed."""
+    with Receivers(intake, certificates=Certificates(ListenTls(files.cert, files.key), print)) as receivers:
+        config = tmp_path / "catchment.yaml"
+        listen = f"listen: {{otlp_http: 127.0.0.1:{receivers.http_port}}}\n"
+        config.write_text(f"region: jp-east\n{listen}tls: {{cert: {files.cert}, key: {files.key}}}\n")
+        assert run(["send", "parcels", "5", "--config", str(config)]) == 0, capsys.readouterr().err
+        assert files.cert is not None
+        files.cert.write_bytes(authority.issue("other", FOR_SERVERS).cert.read_bytes())
+        assert run(["send", "parcels", "5", "--config", str(config)]) == 3
+    assert senders(intake) == [LOCAL]
 
 
 def test_files_are_read_again(
