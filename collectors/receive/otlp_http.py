@@ -147,7 +147,7 @@ class OtlpHttp:
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
-                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names", ()),
+                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)
         encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
@@ -289,7 +289,7 @@ class _Connection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         names = names_of_peer(self.transport.get_extra_info("peercert"))
-        if names:
+        if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
 
 

@@ -141,16 +141,18 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def names_of_peer(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The names of a certificate as `ssl.SSLSocket.getpeercert` gives it."""
+def names_of_peer(certificate: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """The names of a certificate as `ssl.SSLSocket.getpeercert` gives it; None where none was verified."""
     if not certificate:
-        return ()
+        return None
     subject = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
     others = [value for kind, value in certificate.get("subjectAltName", ()) if isinstance(value, str)]
     return tuple(dict.fromkeys([*subject, *others]))
 
 
-def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:
-    """The names of a certificate as gRPC's ``auth_context`` gives them."""
+def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...] | None:
+    """The names of a certificate as gRPC's ``auth_context`` gives them; None where none was verified."""
+    if "x509_pem_cert" not in properties:
+        return None
     found = [*properties.get("x509_common_name", ()), *properties.get("x509_subject_alternative_name", ())]
     return tuple(dict.fromkeys(name.decode("utf-8", "surrogateescape") for name in found))

@@ -218,6 +218,13 @@ def test_names_of_two_senders_are_of_none(receivers: Receivers, authority: Autho
     assert both(receivers, authority.ca, two) == UNKNOWN
 
 
+def test_a_certificate_without_a_name_is_of_nobody(receivers: Receivers, authority: Authority) -> None:
+    """Who shows a certificate that names no one is not taken for a local sender without one; a token still counts."""
+    nameless = authority.issue("nameless", FOR_CLIENTS, subject="/O=acme")
+    assert both(receivers, authority.ca, nameless) == UNKNOWN
+    assert both(receivers, authority.ca, nameless, "token of osaka") == ACCEPTED
+
+
 def test_without_a_certificate_of_the_authority_no_connection(
     receivers: Receivers, authority: Authority, tmp_path: Path
 ) -> None:
