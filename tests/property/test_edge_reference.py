@@ -124,7 +124,7 @@ def test_edge_gives_the_same_for_any_split_retry_and_chunking(rng: Random) -> No
             if rng.random() < 0.3:
                 edge.edge.put_back(drained)
             else:
-                rows += rows_of(drained)
+                rows += rows_of(drained.rows)
                 edge.drained.append(drained)
                 edge.seen.seal(ns(each.time), edge.limits.lateness_seconds * SECOND_NS)
     rows += edge.flush(written[-1].time + 400)
