@@ -132,6 +132,9 @@ class Retention:
     totals: int = setting(0, "control totals", unit="seconds", consequence="older rows are deleted")
     drops: int = setting(0, "counts of drops", unit="seconds", consequence="older rows are deleted")
     health: int = setting(0, "heartbeats", unit="seconds", consequence="older rows are deleted")
+    cardinality: int = setting(
+        0, "which attributes make how many series", unit="seconds", consequence="older rows are deleted"
+    )
 
 
 @dataclass(frozen=True)

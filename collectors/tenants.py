@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -104,9 +105,10 @@ class Tenants:
                 sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))
                 if labels_of.setdefault((sender.tenant, sender.cluster), sender.labels) != sender.labels:
                     found.append("labels: differ from an earlier entry of the same cluster")
+                credential: Any
                 known: dict[Any, Sender]
                 if "certificate" in entry:
-                    key, credential, known = "certificate", entry["certificate"], by_name
+                    key, credential, known = "certificate", _name(entry["certificate"]), by_name
                 else:
                     key, credential, known = "token_sha256", bytes.fromhex(entry["token_sha256"]), by_digest
                 if credential in known:
@@ -129,7 +131,7 @@ class Tenants:
 
     def certified(self, names: Iterable[str]) -> frozenset[Sender]:
         """The senders that the names of a certificate speak for."""
-        return frozenset(self.by_name[name] for name in names if name in self.by_name)
+        return frozenset(self.by_name[name] for name in map(_name, names) if name in self.by_name)
 
 
 class TenantsFile:
@@ -181,12 +183,30 @@ def read_entries(text: bytes, suffix: str) -> Any:
     Raises:
         ValueError, YAMLError, RecursionError: not readable as that.
     """
-    return json.loads(text) if suffix == ".json" else _read_yaml(text)
+    return json.loads(text, object_pairs_hook=_once) if suffix == ".json" else _read_yaml(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys stand once: of two, readers would take either."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} stands twice")
+        found[key] = value
+    return found
 
 
 def entries_of(text: bytes, suffix: str) -> list[dict[str, Any]]:
     """The entries of a file that is valid."""
     return read_entries(text, suffix) or []
+
+
+def _name(name: str) -> str:
+    """A certificate's name as it is looked up: an address in one spelling, which others each have of their own."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name
 
 
 def _read_yaml(text: bytes) -> object:

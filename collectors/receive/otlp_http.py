@@ -44,6 +44,7 @@ from collectors.receive.serving import (
     reason_of,
     retry_after_seconds,
     status_of,
+    submit,
     too_many,
     unobserved,
 )
@@ -146,7 +147,7 @@ class OtlpHttp:
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
-                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names", ()),
+                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)
         encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
@@ -179,9 +180,7 @@ class OtlpHttp:
                 body=body,
             )
             with _answers():
-                outcome = await self._intake.submit(received)
-            self._admit.rates.pay(sender.tenant, "points", outcome.points)
-            return outcome
+                return await submit(self._intake, self._admit.rates, received)
         finally:
             self._in_flight.count -= 1
             self._in_flight.size_bytes -= request.size_bytes
@@ -290,7 +289,7 @@ class _Connection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         names = names_of_peer(self.transport.get_extra_info("peercert"))
-        if names:
+        if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
 
 
