@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
+from catchment.entries import entries_of
 from catchment.errors import ConfigFaults, Invalid
-from collectors.tenants import Tenants, entries_of
+from collectors.tenants import Tenants
 
 Entry = Mapping[str, Any]
 

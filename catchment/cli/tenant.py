@@ -16,9 +16,10 @@ import click
 
 from catchment.cli.exits import EnvironmentFault, UsageFault
 from catchment.cli.options import config_option, json_option, pairs_of, read_config
+from catchment.entries import entries_of
 from catchment.errors import Invalid
 from catchment.files import sync_folder
-from collectors.tenants import Tenants, entries_of
+from collectors.tenants import Tenants
 from collectors.tenants_edit import Entry, added, removed, text_of
 
 _TOKEN_BYTES = 32
