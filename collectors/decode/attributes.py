@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -52,6 +52,14 @@ class AttributeReader:
     def resource(self, raw: bytes) -> Attributes:
         """The attributes of a resource; raises as `point` does."""
         return self._message(Resource, raw)
+
+    def labels(self, labels: Mapping[str, str]) -> Attributes:
+        """Attributes that came as labels; raises as `point` does."""
+        if len(labels) > self._limits.attribute_count_max:
+            raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
+        if sum(len(name) + len(value) for name, value in labels.items()) > self._limits.attributes_bytes_max:
+            raise Unreadable(Reason.ATTRIBUTES_TOO_LARGE)
+        return {self._bounded(name): self._bounded(value) for name, value in labels.items()}
 
     def scope(self, raw: bytes) -> Attributes:
         """Name, version and attributes of a scope; raises as `point` does."""

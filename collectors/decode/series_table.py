@@ -1,0 +1,104 @@
+"""Which Prometheus series a raw key stands for: a cache, so that labels are read once, not with every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from catchment.identity import canonical_attributes
+from collectors.decode.attributes import AttributeReader, Unreadable
+from collectors.decode.families import Role, Series
+from collectors.decode.points import Described
+from collectors.hash_index import ABSENT, HashIndex
+from collectors.reasons import Reason
+
+Int32s = npt.NDArray[np.int32]
+UInt64s = npt.NDArray[np.uint64]
+Float64s = npt.NDArray[np.float64]
+Raw = TypeVar("Raw")
+
+_SCOPE = canonical_attributes({"name": "", "version": "", "attributes": {}})
+_SLOTS_MAX = 1 << 18
+
+
+class SeriesTable(Generic[Raw]):
+    """Slots of series.
+
+    Columns, by slot:
+        role: `Role`
+        group: what the samples of one point share; in-process
+        bound: upper bound of a bucket
+
+    A series that cannot be used has a slot, too, so that it costs no more than another; its samples become points that
+    `describe` refuses.
+
+    Args:
+        read: the series that its raw form stands for; raises `Unreadable`. Raw forms are kept, series are not: they are
+            larger, and asked for again only where a stream is new.
+        slots_max: beyond it all is forgotten, and read again.
+    """
+
+    def __init__(self, read: Callable[[Raw], Series], slots_max: int = _SLOTS_MAX) -> None:
+        self._read = read
+        self._slots_max = slots_max
+        self._clear()
+
+    def _clear(self) -> None:
+        self._index = HashIndex()
+        self.role: npt.NDArray[np.int8] = np.zeros(1024, np.int8)
+        self.group: UInt64s = np.zeros(1024, np.uint64)
+        self.bound: Float64s = np.zeros(1024)
+        self._raw: list[Raw] = []
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def slots(self, keys: UInt64s, raw: Callable[[int], Raw]) -> Int32s:
+        """The slot of each row. All that were handed out before are void where the table was full.
+
+        Args:
+            keys: of all that tells one series from another, its declared type included; one a row.
+            raw: the raw form of a row; asked for the first row of a key that is new.
+        """
+        if len(self) > self._slots_max:
+            self._clear()
+        slots = self._index.find(keys)
+        unknown = np.flatnonzero(slots == ABSENT)
+        if len(unknown):
+            new, first, inverse = np.unique(keys[unknown], return_index=True, return_inverse=True)
+            order = np.argsort(first)
+            made = np.empty(len(new), np.int32)
+            made[order] = len(self) + np.arange(len(new), dtype=np.int32)
+            for row in unknown[first[order]].tolist():
+                self._add(raw(row))
+            self._index.insert(new, made)
+            slots[unknown] = made[inverse]
+        return slots
+
+    def _add(self, raw: Raw) -> None:
+        at = len(self)
+        if at == len(self.role):
+            self.role = np.concatenate((self.role, np.zeros_like(self.role)))
+            self.group = np.concatenate((self.group, np.zeros_like(self.group)))
+            self.bound = np.concatenate((self.bound, np.zeros_like(self.bound)))
+        try:
+            series = self._read(raw)
+            self.role[at], self.group[at], self.bound[at] = series.role, series.group, series.bound
+        except Unreadable:
+            self.role[at], self.group[at] = Role.GAUGE, at
+        self._raw.append(raw)
+
+    def describe(self, slots: Int32s, reader: AttributeReader) -> Iterator[Described | Reason]:
+        """The identity of the points that some slots have samples of."""
+        for slot in slots.tolist():
+            try:
+                series = self._read(self._raw[slot])
+                resource = reader.labels(series.resource)
+                point = reader.labels(series.labels)
+                resource_text = canonical_attributes(resource)
+                yield Described(series.metric.encode(), series.unit.encode(), _SCOPE, resource, resource_text, point)
+            except Unreadable as error:
+                yield error.reason
