@@ -13,6 +13,7 @@ from catchment.errors import Invalid
 from catchment.histogram import unpack
 from catchment.limits import Limits
 from collectors.catalog import Catalog
+from collectors.content import PROTOBUF
 from collectors.edge import Drained, Edge
 from collectors.lives import Lives
 from collectors.policy import Policy
@@ -23,9 +24,11 @@ from tests.otlp import SECOND_NS, T0_NS, ns
 Row = dict[str, Any]
 
 
-def received(body: bytes, at: float, tenant: str = "acme", cluster: str = "tokyo-1") -> Received:
+def received(
+    body: bytes, at: float, tenant: str = "acme", cluster: str = "tokyo-1", content_type: str = PROTOBUF
+) -> Received:
     """A request as the receivers hand it on; ``at`` is in seconds after T0."""
-    return Received("metrics", tenant, cluster, "{}", "application/x-protobuf", "", ns(at), "v1", body)
+    return Received("metrics", tenant, cluster, "{}", content_type, "", ns(at), "v1", body)
 
 
 class EdgeHarness:
@@ -55,10 +58,15 @@ class EdgeHarness:
         self.tally: Counter[tuple[str, str]] = Counter()
 
     def send(
-        self, *bodies: bytes, at: float = 0.0, tenant: str = "acme", cluster: str = "tokyo-1"
+        self,
+        *bodies: bytes,
+        at: float = 0.0,
+        tenant: str = "acme",
+        cluster: str = "tokyo-1",
+        content_type: str = PROTOBUF,
     ) -> list[Outcome | Invalid]:
         """Stage and apply requests that arrive together; those that cannot be decoded are not applied."""
-        requests = [received(body, at, tenant, cluster) for body in bodies]
+        requests = [received(body, at, tenant, cluster, content_type) for body in bodies]
         outcomes, staged = self.edge.stage(requests, bodies)
         good = [request for request, outcome in zip(requests, outcomes, strict=True) if isinstance(outcome, Outcome)]
         self.edge.apply(staged, good)
