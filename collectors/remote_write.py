@@ -23,12 +23,14 @@ from collectors.decode.families import MetricType, Role
 from collectors.decode.points import Shape
 from collectors.decode.prometheus import PrometheusPoints, Samples, assemble
 from collectors.decode.remote_wire import WriteRequests
+from collectors.held_table import restored, to_table
 from collectors.metric_types import Learnt, MetricTypes
 from collectors.part_index import PartIndex
 from collectors.reasons import Reason
 from collectors.reassembly import NOTHING_HELD, HeldSamples, Reassembly
 from collectors.records import Written
 from collectors.remote_series import RemoteSeries
+from collectors.remote_tables import SavedWrites
 from collectors.tally import Tally
 
 Int32s = npt.NDArray[np.int32]
@@ -81,6 +83,7 @@ class RemoteWrite:
         self._pending: list[HeldSamples] = []
         self.pending_samples = 0
         self._heard_ns = 0
+        self._parts_saved = 0
 
     def stage(self, requests: WriteRequests, places: Int32s, received_ns: Int64s) -> Checked:
         """Check decoded requests; changes nothing but caches.
@@ -205,6 +208,38 @@ class RemoteWrite:
         )
         vary = tuple(replace(points, bounds_vary=points.shape is Shape.HISTOGRAM) for points in decoded.points)
         return replace(decoded, points=vary), np.arange(len(self._catalog.places), dtype=np.int32)
+
+    def unsaved(self) -> SavedWrites:
+        """What is to be saved with a flush, after `points`: what changed since the last time, and all that is held."""
+        places = self._catalog.places
+        # Segments are rewritten whole once they hold three times what there is.
+        if self._parts_saved > 3 * len(self.parts) + 1024:
+            self.parts.save_whole()
+        types = [
+            (places[learnt.place].tenant, places[learnt.place].cluster, learnt.family, int(learnt.type))
+            for learnt in self.types.unsaved()
+        ]
+        return SavedWrites(types, to_table(self.reassembly.held, self.series, self._catalog), [self.parts.unsaved()])
+
+    def saved(self, writes: SavedWrites) -> None:
+        """What `unsaved` gave is durable."""
+        self.types.saved()
+        self.parts.saved()
+        for parts in writes.parts:
+            self._parts_saved = len(parts.group) + (0 if parts.whole else self._parts_saved)
+
+    def restore(self, writes: SavedWrites | None) -> None:
+        """Take up what was saved; before anything is staged."""
+        if writes is None:
+            return
+        self.types.restore(
+            Learnt(self._catalog.place(tenant, cluster), family, MetricType(number))
+            for tenant, cluster, family, number in writes.types
+        )
+        for parts in writes.parts:
+            self.parts.restore(parts)
+            self._parts_saved += len(parts.group)
+        self.reassembly.held = restored(writes.held, self.series, self._catalog)
 
     def forget(self, now_ns: int) -> None:
         """Empty caches that are full, and drop parts of what is idle; after `points` only."""
