@@ -159,12 +159,13 @@ class Edge:
     ) -> Staged:
         checked = self.remote.stage(decoded, places, received_ns)
         staged = Staged(writes=[checked.staged])
-        for i, place, refused, written in zip(members, places.tolist(), checked.refused, checked.written, strict=True):
+        for i, place, refused, told, written in zip(
+            members, places.tolist(), checked.refused, checked.told, checked.written, strict=True
+        ):
             for reason, count in refused.items():
                 staged.tally[place, reason.text, "points"] += count
-            rejected = refused.total()
-            points = written.samples + written.histograms + rejected
-            outcomes[i] = Outcome(rejected, refusal_message(refused, MEANING), points, written)
+            points = written.samples + written.histograms + told.total()
+            outcomes[i] = Outcome(told.total(), refusal_message(told, MEANING), points, written)
         return staged
 
     def count_points(self, request: Received, payload: bytes) -> int:
@@ -290,11 +291,13 @@ class Edge:
 
     def _aggregate_pending(self, sweep_now_ns: int | None) -> None:
         pending, self._pending = self._pending, Staged()
+        for natives in self.remote.natives():
+            pending.take_in(stage(*natives, self._identifier, self.limits))
         remote = self.remote.points(sweep_now_ns)
         if remote is not None:
             pending.take_in(stage(*remote, None, self._identifier, self.limits))
-            for (place, reason, unit), count in pending.tally.items():
-                self.tally.add(place, reason, unit, count)
+        for (place, reason, unit), count in pending.tally.items():
+            self.tally.add(place, reason, unit, count)
         out = Contributions(self.window_seconds)
         staleness_ns = self.limits.staleness_seconds * NANOSECONDS
         for kind, number_parts in pending.numbers.items():

@@ -52,6 +52,7 @@ class HistogramPoints:
         min, max: NaN where absent
         scale, zero_threshold: of exponential ones
         bounds_vary: other bounds than before are no reset: the difference is over those that both points have
+        resets: said to be the first after a reset
         histograms: interval → count; empty for summaries
     """
 
@@ -65,6 +66,7 @@ class HistogramPoints:
     scale: Int32s
     zero_threshold: Float64s
     bounds_vary: Bools
+    resets: Bools
     histograms: Histograms
 
     def __len__(self) -> int:
@@ -123,7 +125,7 @@ def cumulative_histograms(
     before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
     before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
     increases, fell = _bucket_increases(lives, points, heads, explicit=explicit)
-    fell = (fell & (before_count > 0)) | ((points.count < before_count) & ~first)
+    fell = (fell & (before_count > 0)) | (((points.count < before_count) | points.resets) & ~first)
     whole = fell | from_zero
     if fell.any():
         # The point as it came: what it was compared with may have had to be coarser.

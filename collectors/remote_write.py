@@ -11,6 +11,7 @@ has its place in the order: a replay decides the same.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,8 @@ from catchment.limits import Limits
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
 from collectors.decode.families import MetricType, Role
-from collectors.decode.points import Shape
+from collectors.decode.native_histograms import NativePoints, native_points
+from collectors.decode.points import Points, Shape
 from collectors.decode.prometheus import PrometheusPoints, Samples, assemble
 from collectors.decode.remote_wire import WriteRequests
 from collectors.held_table import restored, to_table
@@ -32,6 +34,7 @@ from collectors.records import Written
 from collectors.remote_series import RemoteSeries
 from collectors.remote_tables import SavedWrites
 from collectors.tally import Tally
+from collectors.validate import validate
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -50,6 +53,8 @@ class StagedWrites:
         places, received_ns: of each request
         rows: of `RemoteSeries`, of each series; void in another ``generation``
         good: samples that can be used
+
+    ``natives`` are the points of native histograms; validation is still to come, since they are complete.
     """
 
     requests: WriteRequests
@@ -58,14 +63,22 @@ class StagedWrites:
     rows: Int32s
     generation: int
     good: Bools
+    natives: list[NativePoints]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What `RemoteWrite.stage` found: points refused, by request and reason, and what was taken of each request."""
+    """What `RemoteWrite.stage` found, by request.
+
+    Attributes:
+        refused: samples by reason
+        told: the same with native histograms, which are refused, and counted, once they are applied
+        written: what was taken
+    """
 
     staged: StagedWrites
     refused: list[Counter[Reason]]
+    told: list[Counter[Reason]]
     written: list[Written]
 
 
@@ -82,6 +95,7 @@ class RemoteWrite:
         self.reassembly = Reassembly(limits, self.series, self.parts, tally)
         self._pending: list[HeldSamples] = []
         self.pending_samples = 0
+        self._natives_pending: list[tuple[Points, Int32s, Int64s]] = []
         self._heard_ns = 0
         self._parts_saved = 0
 
@@ -102,9 +116,31 @@ class RemoteWrite:
         bad = np.flatnonzero(~good)
         for at, code in zip(request[bad].tolist(), codes[bad].tolist(), strict=True):
             refused[at][Reason(code)] += 1
+        told = [counts.copy() for counts in refused]
+        natives, taken = self._natives(requests, rows, received_ns, told)
         samples = np.bincount(request[good], minlength=requests.requests).tolist()
-        staged = StagedWrites(requests, places, received_ns, rows, self.series.generation, good)
-        return Checked(staged, refused, [Written(samples=count) for count in samples])
+        staged = StagedWrites(requests, places, received_ns, rows, self.series.generation, good, natives)
+        written = [Written(*counts) for counts in zip(samples, taken.tolist(), strict=True)]
+        return Checked(staged, refused, told, written)
+
+    def _natives(
+        self, requests: WriteRequests, rows: Int32s, received_ns: Int64s, told: list[Counter[Reason]]
+    ) -> tuple[list[NativePoints], Int64s]:
+        """Points of native histograms, and how many of each request are good; what is refused is told, not tallied."""
+        taken = np.zeros(requests.requests, np.int64)
+        if requests.natives is None:
+            return [], taken
+        request = requests.request[requests.native_series]
+        natives = native_points(requests.natives, request, self._limits.histogram_buckets_max)
+        for native in natives:
+            codes = self.series.reason[rows[requests.native_series[native.rows]]]
+            codes = np.where(codes == Reason.OK, validate(native.points, received_ns, self._limits), codes)
+            for at, code in zip(native.points.request.tolist(), codes.tolist(), strict=True):
+                if Reason(code).refused:
+                    told[at][Reason(code)] += 1
+                else:
+                    taken[at] += 1
+        return natives, taken
 
     def apply(self, staged: StagedWrites) -> None:
         """Take durable requests in, in the order of the inbox."""
@@ -117,10 +153,16 @@ class RemoteWrite:
         begin = 0
         for request in [*sorted(news), requests.requests]:
             self._take(staged, rows, begin, request)
+            self._take_natives(staged, rows, begin, request)
             for learnt, declared in news.get(request, ()):
                 if not self.types.learn(learnt, declared=declared):
                     self._tally.add(learnt.place, Reason.FAMILIES_FULL.text, "families", 1)
             begin = request
+        table = self.series.table
+        for native in staged.natives:
+            points = replace(native.points, attributes=table.group[native.points.metric])
+            self._natives_pending.append((points, staged.places, staged.received_ns))
+            self.pending_samples += len(points)
         self._heard_ns = max(self._heard_ns, int(staged.received_ns.max(initial=0)))
 
     def _news(self, staged: StagedWrites, rows: Int32s) -> dict[int, list[tuple[Learnt, bool]]]:
@@ -177,6 +219,19 @@ class RemoteWrite:
         )
         self._pending.append(samples if good.all() else samples.take(good))
         self.pending_samples += len(self._pending[-1])
+
+    def _take_natives(self, staged: StagedWrites, rows: Int32s, begin: int, end: int) -> None:
+        """Name the series of native histograms of some requests."""
+        for native in staged.natives:
+            own = np.flatnonzero((native.points.request >= begin) & (native.points.request < end))
+            if len(own):
+                native.points.metric[own] = self.series.slots(rows[staged.requests.native_series[native.rows[own]]])
+
+    def natives(self) -> Iterator[tuple[PrometheusPoints, Int32s, Int64s]]:
+        """The native histograms that were applied since the last time, with place and time of each request."""
+        pending, self._natives_pending = self._natives_pending, []
+        for points, places, received_ns in pending:
+            yield PrometheusPoints(len(places), (points,), self.series.table), places, received_ns
 
     def points(self, now_ns: int | None) -> tuple[PrometheusPoints, Int32s] | None:
         """The points of what was applied since the last time, and what was held until now; the rest is held.

@@ -184,6 +184,7 @@ def _histograms(points: Points, lives: Int32s, rows: Rows) -> HistogramPoints:
         scale=scale,
         zero_threshold=zero_threshold,
         bounds_vary=np.full(n, points.bounds_vary),
+        resets=np.zeros(n, np.bool_) if points.resets is None else points.resets[rows],
         histograms=histograms,
     )
 

@@ -54,3 +54,68 @@ def histogram(
     series.append((labels(f"{name}_sum", **others), [(time, total)]))
     series.append((labels(f"{name}_count", **others), [(time, cumulative)]))
     return series
+
+
+def body_2(
+    *series: Series,
+    metadata: Mapping[str, tuple[MetricType, str]] | None = None,
+    starts: Mapping[str, float] | None = None,
+    natives: Mapping[str, Sequence[Any]] | None = None,
+) -> bytes:
+    """A request of 2.0; type and unit, the start of samples, and native histograms are by the series' name."""
+    request = pb.Request()
+    symbols = {"": 0}
+    for names, samples in series:
+        one = request.timeseries.add()
+        for pair in names.items():
+            one.labels_refs.extend(symbols.setdefault(text, len(symbols)) for text in pair)
+        name = names.get("__name__", "")
+        of_type, unit = (metadata or {}).get(name, (MetricType.UNKNOWN, ""))
+        one.metadata.type, one.metadata.unit_ref = of_type, symbols.setdefault(unit, len(symbols))
+        start = (starts or {}).get(name)
+        for time, value in samples:
+            one.samples.add(value=value, timestamp=ms(time), start_timestamp=0 if start is None else ms(start))
+        for native in (natives or {}).get(name, ()):
+            one.histograms.append(native.SerializeToString())
+    request.symbols.extend(text.encode() for text in symbols)
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
+
+def native(
+    time: float,
+    schema: int,
+    buckets: Mapping[int, int],
+    *,
+    total: float = 0.0,
+    zeros: int = 0,
+    negative: Mapping[int, int] | None = None,
+    as_float: bool = False,
+    custom: Sequence[float] = (),
+    start: float | None = None,
+    hint: int = 0,
+) -> Any:
+    """A native histogram; buckets are by Prometheus' index, and every gap makes a new span."""
+    message = pb.NativeHistogram(
+        sum=total, schema=schema, zero_threshold=1e-9, timestamp=ms(time), custom_values=custom, reset_hint=hint
+    )
+    count = sum(buckets.values()) + sum((negative or {}).values()) + zeros
+    if start is not None:
+        message.start_timestamp = ms(start)
+    if as_float:
+        message.count_float, message.zero_count_float = count, zeros
+    else:
+        message.count_int, message.zero_count_int = count, zeros
+    for sign, own in (("positive", buckets), ("negative", negative or {})):
+        end, before = 0, 0
+        spans = getattr(message, f"{sign}_spans")
+        for index, number in sorted(own.items()):
+            if not spans or index != end:
+                spans.add(offset=index - end, length=0)
+            spans[-1].length += 1
+            if as_float:
+                getattr(message, f"{sign}_counts").append(number)
+            else:
+                getattr(message, f"{sign}_deltas").append(number - before)
+            end, before = index + 1, number
+    return message

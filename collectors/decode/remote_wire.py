@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from catchment.errors import Invalid
 from catchment.identity import mix
 from collectors.decode import remote_write_pb2 as trimmed
+from collectors.decode.messages import parsed
 from collectors.decode.raw import hashes_of, joined_fields, lengths_of
 from collectors.decode.views import children, values_of
 
@@ -53,7 +54,7 @@ _VERSION_1: Final = _handler("WriteRequest")
 _VERSION_2: Final = _handler("Request")
 _SHALLOW_1: Final = _handler("ShallowWriteRequest")
 _SHALLOW_2: Final = _handler("ShallowRequest")
-NATIVE: Final = _handler("NativeHistogram")
+_NATIVE: Final = _handler("NativeHistogram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class WriteRequests:
         time_ns, start_ns: UTC; a start of 0 is none
         value: as it came, stale markers among them
 
-    ``natives`` are serialised native histograms and ``native_series`` the series of each; ``metadata`` are (request,
+    ``natives`` are native histograms, parsed, and ``native_series`` the series of each; ``metadata`` are (request,
     type, family).
     """
 
@@ -105,7 +106,7 @@ class WriteRequests:
     time_ns: Int64s
     start_ns: Int64s
     value: Float64s
-    natives: pa.Array
+    natives: pa.StructArray | None
     native_series: Int32s
     exemplars: RawExemplars
     metadata: Sequence[tuple[int, int, bytes]]
@@ -229,7 +230,7 @@ def _requests(
         time_ns=nanoseconds(values_of(samples.field("timestamp"), np.int64)),
         start_ns=nanoseconds(start_ms),
         value=values_of(samples.field("value"), np.float64),
-        natives=natives,
+        natives=parsed(_NATIVE, natives) if len(natives) else None,
         native_series=native_series,
         exemplars=RawExemplars(exemplar_series, exemplars),
         metadata=metadata,
