@@ -23,9 +23,10 @@ from benchmarks.core import Core
 from benchmarks.harness import cpu_seconds, measure, record
 from benchmarks.load import Load
 from collectors.allocator import keep_memory, without_pandas
-from collectors.content import REMOTE_WRITE_1, REMOTE_WRITE_2, to_protobuf
+from collectors.content import to_protobuf
 from collectors.decode import remote_write_pb2
 from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_1, REMOTE_WRITE_2
 from collectors.records import Received
 
 TARGETS = 1_000

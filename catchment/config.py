@@ -17,6 +17,7 @@ from pathlib import Path
 
 from catchment.config_kafka import Kafka
 from catchment.config_rates import Rate
+from catchment.config_scrape import Scrape
 from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
@@ -75,7 +76,11 @@ class Listen:
     """Addresses. One that is not loopback demands ``tenants``, ``sql`` its users; ``status`` shows no tenant's data."""
 
     otlp_grpc: Address = setting(Address("127.0.0.1", 4317), "OTLP over gRPC", unit="address")
-    otlp_http: Address = setting(Address("127.0.0.1", 4318), "OTLP over HTTP, /v1/metrics; Prometheus remote write, /api/v1/write", unit="address")
+    otlp_http: Address = setting(
+        Address("127.0.0.1", 4318),
+        "OTLP over HTTP, /v1/metrics; Prometheus remote write, /api/v1/write",
+        unit="address",
+    )
     sql: Address = setting(Address("127.0.0.1", 8123), "ClickHouse HTTP interface, read-only", unit="address")
     ui: Address = setting(
         Address("127.0.0.1", 8080), "reserved for the built-in page; nothing listens there yet", unit="address"
@@ -247,6 +252,7 @@ class Config:
     )
     tls: ListenTls = setting(factory=ListenTls, text="TLS of the OTLP receivers")
     rates: tuple[Rate, ...] = setting((), "how much tenants may send")
+    scrape: Scrape = setting(factory=Scrape, text="which Prometheus targets the collector scrapes")
     policies: Policies = setting(factory=Policies, text="what is kept of each metric")
     limits: Limits = setting(factory=Limits, text="every limit and what happens when it is reached")
     retention: Retention = setting(factory=Retention, text="how long rows are kept")
@@ -282,6 +288,7 @@ class Config:
             tenants=self.tenants,
             tls=self.tls,
             rates=self.rates,
+            scrape=self.scrape,
             policies=self.policies,
             limits=self.limits,
             log=self.log,
@@ -333,6 +340,7 @@ class CollectorConfig:
     tenants: Path | None
     tls: ListenTls
     rates: tuple[Rate, ...]
+    scrape: Scrape
     policies: Policies
     limits: Limits
     log: LogSettings

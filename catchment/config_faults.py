@@ -15,6 +15,7 @@ from catchment.units import Address
 
 REGION = re.compile(r"[a-z0-9-]{1,40}")
 CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_TENANT_CHARACTERS_MAX = 128
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # As much as an entry of the tenants file may have.
 _LABELS_BYTES_MAX = 32 * 1024
@@ -68,6 +69,11 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         not (config.kafka.brokers and config.log.path),
         "log.path",
         "kafka.brokers are given, so there is no embedded log; remove one of them",
+    )
+    check(
+        bool(CLUSTER_NAME.fullmatch(config.scrape.tenant)) and len(config.scrape.tenant) <= _TENANT_CHARACTERS_MAX,
+        "scrape.tenant",
+        f"{config.scrape.tenant!r} is not a tenant's name; expected up to 128 of A-Z, a-z, 0-9, dot, _ and -",
     )
     faults.extend(_place_faults(config))
     faults.extend(_tls_faults(config.tls))

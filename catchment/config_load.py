@@ -70,6 +70,8 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
     for key, pem in files:
         if pem is not None and not pem.is_file():
             around.fault(_line_of(tree, key), f"{key} = {str(pem)!r}", "no such file")
+    if config.scrape.file is not None and not config.scrape.file.is_file():
+        around.fault(_line_of(tree, "scrape.file"), f"scrape.file = {str(config.scrape.file)!r}", "no such file")
     if around.faults:
         raise ConfigFaults(around.faults)
     return config

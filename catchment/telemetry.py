@@ -71,6 +71,12 @@ class OwnMetric(Enum):
     DROPS = Spec(
         "catchment_drops_total", _COUNTER, "units that did not make it, and why", ("tier", "lane", "reason", "unit")
     )
+    SCRAPES = Spec(
+        "catchment_scrapes_total", _COUNTER, "scrapes by their end: up, down, or refused by a full collector", ("end",)
+    )
+    SCRAPE_TARGETS = Spec(
+        "catchment_scrape_targets", _GAUGE, "targets by what their last scrape brought: up or down", ("state",)
+    )
     INBOX_BYTES = Spec("catchment_inbox_bytes", _GAUGE, "inbox segments on disk that no flush has consumed")
     INBOX_COMMIT_SECONDS = Spec("catchment_inbox_commit_seconds", _HISTOGRAM, "one fsync of the inbox")
     STREAMS = Spec("catchment_streams", _GAUGE, "streams whose state is kept")

@@ -12,7 +12,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
@@ -43,6 +44,9 @@ from collectors.receive.tls import Certificates
 from collectors.seen import SeenPoints
 from collectors.state import StateFile
 from collectors.tenants import Sender, TenantsFile
+
+if TYPE_CHECKING:
+    from collectors.scrape.scraper import Scraper
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +149,7 @@ class Collector:
         tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
         certificates = Certificates(config.tls, log.info) if config.tls.is_on else None
         admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
+        scraper = self._scraper(admit)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
         flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
@@ -154,6 +159,8 @@ class Collector:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
         if certificates is not None:
             tasks.append(asyncio.create_task(certificates.watch(), name="certificates"))
+        scraping = [asyncio.create_task(scraper.run(receivers_stop), name="scrape")] if scraper is not None else []
+        tasks += scraping
         try:
             limits = config.limits
             parts = (limits, receivers_stop, self._observe, certificates)
@@ -162,7 +169,7 @@ class Collector:
             ready()
             await _until(stop, [*tasks, http.done, grpc.done])
             receivers_stop.set()
-            await asyncio.gather(http.done, grpc.done)
+            await asyncio.gather(http.done, grpc.done, *scraping)
             self._intake.close()
             await intake
             await flushing
@@ -178,6 +185,22 @@ class Collector:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _scraper(self, admit: Admit) -> Scraper | None:
+        """What scrapes, if anything is to be; says what its file asks for in vain."""
+        settings = self._config.scrape
+        if settings.file is None:
+            return None
+        # Here, since the HTTP client takes 11 MiB, which most collectors do not need.
+        from collectors.scrape.scraper import Scraper
+
+        sender = replace(self._own, tenant=settings.tenant)
+        # A record holds more than the answer: what has ended since the one before.
+        bytes_max = self._config.limits.request_bytes_uncompressed_max // 2
+        scraper = Scraper(settings.file, sender, self._intake, self._telemetry, lambda: admit.policy_version, bytes_max)
+        for line in scraper.unsupported:
+            log.warning("%s: %s", settings.file, line)
+        return scraper
 
     async def _forward(self, stop: asyncio.Event) -> None:
         """Forward once the topics are there. A log that does not answer is asked again and again; senders are served

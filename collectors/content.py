@@ -28,14 +28,13 @@ from isal import isal_zlib
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from catchment.errors import Invalid
+from collectors.decode.forms import FORMS
 from collectors.records import Received
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 CONTENT_TYPES = (PROTOBUF, JSON)
 ENCODINGS = ("", "gzip", "zstd", "deflate")
-REMOTE_WRITE_1 = "application/x-protobuf;proto=prometheus.WriteRequest"
-REMOTE_WRITE_2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
 SNAPPY = "snappy"
 REMOTE_WRITE_ENCODINGS = (SNAPPY, "gzip", "zstd")
 
@@ -57,14 +56,14 @@ class TooLarge(Invalid):
 
 
 def to_protobuf(received: Received, uncompressed_bytes_max: int) -> bytes:
-    """The protobuf bytes of a request, decompressed, and translated if it is JSON.
+    """The bytes that a request's decoder reads: decompressed, and translated to protobuf if it is JSON.
 
     Raises:
         Invalid: it cannot be read.
         TooLarge: it is more than ``uncompressed_bytes_max`` bytes.
     """
     plain = decompress(received.body, received.content_encoding, uncompressed_bytes_max)
-    if received.content_type in (PROTOBUF, REMOTE_WRITE_1, REMOTE_WRITE_2):
+    if received.content_type == PROTOBUF or received.content_type in FORMS:
         return plain
     if received.content_type == JSON:
         return json_to_protobuf(plain, received.signal)

@@ -36,13 +36,16 @@ class Reason(IntEnum):
     ATTRIBUTES_TOO_LARGE = 19
     STREAMS_FULL = 20
     START_AFTER_TIME = 21
+    LINE_MALFORMED = 22
+    LABELS_BEYOND_LIMIT = 23
     # Skipped: nothing to add.
     DROPPED_BY_POLICY = 40
     NO_RECORDED_VALUE = 41
     REPEATED = 42
     LATE_CUMULATIVE = 43
     SUMMARY_QUANTILES = 44
-    PARTS_MISSING = 45
+    DROPPED_BY_RELABELLING = 45
+    PARTS_MISSING = 46
     # Notes on accepted points.
     BASELINE = 60
     RESET = 61
@@ -89,11 +92,14 @@ MEANING = {
     Reason.ATTRIBUTES_TOO_LARGE: "attributes larger than attributes_bytes_max",
     Reason.STREAMS_FULL: "a new stream beyond streams_max",
     Reason.START_AFTER_TIME: "a point whose start lies after its time",
+    Reason.LINE_MALFORMED: "a line of a scraped text that is no sample",
+    Reason.LABELS_BEYOND_LIMIT: "a scraped sample beyond a label limit of its job",
     Reason.DROPPED_BY_POLICY: "its metric is dropped by policy",
     Reason.NO_RECORDED_VALUE: "flagged as carrying no value; ends a gauge",
     Reason.REPEATED: "the same stream, start and time was counted before",
     Reason.LATE_CUMULATIVE: "older than the stream's latest point, whose increase holds its own already",
     Reason.SUMMARY_QUANTILES: "quantiles of a summary cannot be merged (unit: values); its count and sum are kept",
+    Reason.DROPPED_BY_RELABELLING: "dropped by metric_relabel_configs of its scrape job",
     Reason.PARTS_MISSING: "a histogram or summary of remote write whose count or sum never came, or that waited when"
     " held_samples_max was reached; its increase is in the next whole point",
     Reason.BASELINE: "first point of a life that began before this collector knew it; counts from here on",

@@ -41,6 +41,8 @@ REFUSED_POINTS = (
     "attributes_too_large",
     "streams_full",
     "start_after_time",
+    "line_malformed",
+    "labels_beyond_limit",
 )
 
 

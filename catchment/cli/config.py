@@ -38,7 +38,12 @@ def config() -> None:
 @_PROFILE
 def check(file: Path, profile: str) -> None:
     """Check FILE: every fault at once, one a line."""
-    load(file, Profile(profile))
+    loaded = load(file, Profile(profile))
+    if loaded.scrape.file is not None:
+        from collectors.scrape.scraper import load as load_jobs
+
+        for line in load_jobs(loaded.scrape.file)[0].unsupported:
+            click.echo(f"{loaded.scrape.file}: {line}")
     click.echo(f"{file}: fine")
 
 

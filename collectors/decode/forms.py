@@ -6,10 +6,19 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from collectors.content import REMOTE_WRITE_1, REMOTE_WRITE_2
 from collectors.decode import wire
+from collectors.decode.exposition import ScrapeDecoder
 from collectors.decode.points import Decoded
-from collectors.decode.remote_wire import WriteRequests, count_1, count_2, decode_1, decode_2
+from collectors.decode.remote_wire import (
+    REMOTE_WRITE_1,
+    REMOTE_WRITE_2,
+    WriteRequests,
+    count_1,
+    count_2,
+    decode_1,
+    decode_2,
+)
+from collectors.scrape.record import CONTENT_TYPE
 
 
 class Form(Enum):
@@ -18,9 +27,14 @@ class Form(Enum):
     OTLP = "otlp"
     REMOTE_WRITE_1 = "remote write 1.0"
     REMOTE_WRITE_2 = "remote write 2.0"
+    SCRAPE = "scrape"
 
 
-FORMS: dict[str, Form] = {REMOTE_WRITE_1: Form.REMOTE_WRITE_1, REMOTE_WRITE_2: Form.REMOTE_WRITE_2}
+FORMS: dict[str, Form] = {
+    REMOTE_WRITE_1: Form.REMOTE_WRITE_1,
+    REMOTE_WRITE_2: Form.REMOTE_WRITE_2,
+    CONTENT_TYPE: Form.SCRAPE,
+}
 """By content type; what does not stand here is OTLP, or was made so."""
 
 
@@ -83,4 +97,5 @@ def decoders() -> dict[Form, Decoder]:
         Form.OTLP: OtlpDecoder(),
         Form.REMOTE_WRITE_1: WriteDecoder(decode_1, count_1),
         Form.REMOTE_WRITE_2: WriteDecoder(decode_2, count_2),
+        Form.SCRAPE: ScrapeDecoder(),
     }

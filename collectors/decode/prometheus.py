@@ -165,9 +165,10 @@ def _grouped(table: SeriesTable[Any], samples: Samples, rows: Rows) -> tuple[Row
     """Rows of one point side by side, buckets first and by bound, and where each point begins."""
     slot = samples.slot[rows]
     role, bound = table.role[slot], table.bound[slot]
-    point = mix(mix(table.group[slot], samples.request[rows].astype(np.uint64)), samples.time_ns[rows].view(np.uint64))
-    first = _changes(point)
-    runs = point[first]
+    group, request, time_ns = table.group[slot], samples.request[rows], samples.time_ns[rows]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = (group[1:] != group[:-1]) | (request[1:] != request[:-1]) | (time_ns[1:] != time_ns[:-1])
+    runs = mix(mix(group[first], request[first].astype(np.uint64)), time_ns[first].view(np.uint64))
     in_order = (
         len(np.unique(runs)) == len(runs)
         and not (~first[1:] & ((role[1:] < role[:-1]) | ((role[1:] == role[:-1]) & ~(bound[1:] > bound[:-1])))).any()
@@ -175,21 +176,17 @@ def _grouped(table: SeriesTable[Any], samples: Samples, rows: Rows) -> tuple[Row
     if in_order:
         return rows, first
     # Points stay in the order in which they came.
-    _, at, inverse = np.unique(point, return_index=True, return_inverse=True)
-    order = np.lexsort((bound, role, at[inverse]))
+    _, at, inverse = np.unique(runs, return_index=True, return_inverse=True)
+    point = at[inverse][np.cumsum(first) - 1]
+    order = np.lexsort((bound, role, point))
     # A sample that came twice counts once.
     point, role, bound = point[order], role[order], bound[order]
     twice = np.zeros(len(order), np.bool_)
     same_bound = (bound[1:] == bound[:-1]) | (np.isnan(bound[1:]) & np.isnan(bound[:-1]))
     quantile = role[1:] == Role.QUANTILE
     twice[1:] = (point[1:] == point[:-1]) & (role[1:] == role[:-1]) & same_bound & ~quantile
-    return rows[order[~twice]], _changes(point[~twice])
-
-
-def _changes(column: UInt64s) -> Bools:
-    changes = np.ones(len(column), np.bool_)
-    changes[1:] = column[1:] != column[:-1]
-    return changes
+    point = point[~twice]
+    return rows[order[~twice]], np.append(True, point[1:] != point[:-1])
 
 
 def _histograms(table: SeriesTable[Any], samples: Samples, rows: Rows, first: Bools) -> Points:

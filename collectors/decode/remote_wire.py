@@ -33,6 +33,10 @@ UInt64s = npt.NDArray[np.uint64]
 Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+REMOTE_WRITE_1 = "application/x-protobuf;proto=prometheus.WriteRequest"
+REMOTE_WRITE_2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
+"""Content types, in full: a replay must know what a body is."""
+
 _MESSAGE: Any = trimmed
 _POOL = ptars.HandlerPool([trimmed.DESCRIPTOR])
 # Times are milliseconds; what lies beyond is refused by its time.

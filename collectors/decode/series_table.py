@@ -31,6 +31,7 @@ class SeriesTable(Generic[Raw]):
         role: `Role`
         group: what the samples of one point share; in-process
         bound: upper bound of a bucket
+        usable: whether it can be used
 
     A series that cannot be used has a slot, too, so that it costs no more than another; its samples become points that
     `describe` refuses.
@@ -51,6 +52,7 @@ class SeriesTable(Generic[Raw]):
         self.role: npt.NDArray[np.int8] = np.zeros(1024, np.int8)
         self.group: UInt64s = np.zeros(1024, np.uint64)
         self.bound: Float64s = np.zeros(1024)
+        self.usable: npt.NDArray[np.bool_] = np.zeros(1024, np.bool_)
         self._raw: list[Raw] = []
 
     def __len__(self) -> int:
@@ -72,23 +74,25 @@ class SeriesTable(Generic[Raw]):
             order = np.argsort(first)
             made = np.empty(len(new), np.int32)
             made[order] = len(self) + np.arange(len(new), dtype=np.int32)
-            for row in unknown[first[order]].tolist():
-                self._add(raw(row))
+            for row, key in zip(unknown[first[order]].tolist(), new[order].tolist(), strict=True):
+                self._add(key, raw(row))
             self._index.insert(new, made)
             slots[unknown] = made[inverse]
         return slots
 
-    def _add(self, raw: Raw) -> None:
+    def _add(self, key: int, raw: Raw) -> None:
         at = len(self)
         if at == len(self.role):
             self.role = np.concatenate((self.role, np.zeros_like(self.role)))
             self.group = np.concatenate((self.group, np.zeros_like(self.group)))
             self.bound = np.concatenate((self.bound, np.zeros_like(self.bound)))
+            self.usable = np.concatenate((self.usable, np.zeros_like(self.usable)))
         try:
             series = self._read(raw)
             self.role[at], self.group[at], self.bound[at] = series.role, series.group, series.bound
+            self.usable[at] = True
         except Unreadable:
-            self.role[at], self.group[at] = Role.GAUGE, at
+            self.role[at], self.group[at], self.usable[at] = Role.GAUGE, key, False
         self._raw.append(raw)
 
     def raw(self, slot: int) -> Raw:

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Unauthenticated
-from collectors.content import PROTOBUF, REMOTE_WRITE_1, REMOTE_WRITE_2, REMOTE_WRITE_ENCODINGS, SNAPPY
+from collectors.content import PROTOBUF, REMOTE_WRITE_ENCODINGS, SNAPPY
+from collectors.decode.remote_wire import REMOTE_WRITE_1, REMOTE_WRITE_2
 from collectors.receive.http_answers import Header, Refusal, Reply, encoding_of, media_type, unsupported_encoding
 from collectors.records import Outcome, Written
 

@@ -11,7 +11,8 @@ import pytest
 from catchment.config_rates import Rate
 from catchment.errors import Bug, CatchmentError, Invalid, Reject, Retry
 from catchment.limits import Limits
-from collectors.content import REMOTE_WRITE_1, REMOTE_WRITE_2, TooLarge
+from collectors.content import TooLarge
+from collectors.decode.remote_wire import REMOTE_WRITE_1, REMOTE_WRITE_2
 from collectors.rates import Rates
 from collectors.records import Outcome, Written
 from collectors.tenants import Tenants

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from catchment.errors import Retry
 from catchment.limits import Limits
-from collectors.content import REMOTE_WRITE_1
 from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_1
 from tests import otlp
 from tests import remote_write as rw
 from tests.durable_edge import DurableEdge, metric_rows

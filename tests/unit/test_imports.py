@@ -13,6 +13,7 @@ TIERS = ("collectors", "aggregators", "store", "billing", "dashboards", "demo")
 # What does I/O, reads the clock or the environment.
 IMPURE = frozenset(
     (
+        "aiohttp",
         "aiokafka",
         "asyncio",
         "chdb",
@@ -51,6 +52,11 @@ SHELLS = {
     "collectors/state.py": "the SQLite file: outbox, state of streams, position",
     "collectors/ladder.py": "two threads tell it what waits",
     "collectors/receive/": "the sockets of the receivers",
+    "collectors/scrape/discovery.py": "reads files of targets, runs what looks for them",
+    "collectors/scrape/fetch.py": "asks targets and APIs over HTTP",
+    "collectors/scrape/kubernetes.py": "follows the Kubernetes API",
+    "collectors/scrape/loop.py": "one task for each target",
+    "collectors/scrape/scraper.py": "reads the scrape file when it changes, the clock",
     "collectors/tenants.py": "reads the tenants file when it changes",
     "aggregators/aggregator.py": "wires the aggregator: the log, the clock",
     "store/engine/": "the adapters of the Engine port",

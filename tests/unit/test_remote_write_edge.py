@@ -6,8 +6,8 @@ import pytest
 
 from catchment.errors import Invalid
 from catchment.limits import Limits
-from collectors.content import REMOTE_WRITE_1
 from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_1
 from collectors.records import Outcome
 from tests import remote_write as rw
 from tests.edge_harness import EdgeHarness, Row, add_histograms, total

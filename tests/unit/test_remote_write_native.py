@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catchment.errors import Invalid
-from collectors.content import REMOTE_WRITE_2
 from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_2
 from collectors.records import Outcome
 from tests import otlp
 from tests import remote_write as rw

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from catchment.limits import Limits
-from collectors.content import REMOTE_WRITE_1
 from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_1
 from tests import remote_write as rw
 from tests.durable_edge import DurableEdge, metric_rows
 from tests.edge_harness import add_histograms, total

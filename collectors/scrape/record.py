@@ -1,0 +1,103 @@
+"""What one scrape leaves in the inbox: a text, and all by which it is read. Replay needs nothing else.
+
+Layout: three lines that end with a newline, then the text in three parts.
+
+    line 1   ``catchment-scrape 1``
+    line 2   JSON: ``time_ns`` and the sizes of the parts in bytes
+    line 3   JSON: what reads the text (`Reading`); the same bytes for all scrapes of a target
+    report   what the scraper says itself: ``up`` and the like, as exposition text
+    body     what the target answered, as it came
+    ended    the series that the answer before had and this one has not, with ``stale`` for a value
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from catchment.errors import Invalid
+from catchment.identity import canonical_attributes
+from collectors.scrape.relabel import Rule
+
+CONTENT_TYPE = "application/vnd.catchment.scrape"
+_MAGIC = b"catchment-scrape 1\n"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the text of a target is read.
+
+    Attributes:
+        labels: the target's own.
+        honor_labels: on equal names the sample's label wins; else it becomes ``exported_<name>``.
+        honor_timestamps: timestamps of samples count; else all have the time of the scrape.
+        is_openmetrics: timestamps are seconds, not milliseconds.
+        rules: ``metric_relabel_configs``.
+        label_limit, label_name_length_limit, label_value_length_limit: 0 for none.
+    """
+
+    labels: Mapping[str, str]
+    honor_labels: bool = False
+    honor_timestamps: bool = True
+    is_openmetrics: bool = False
+    rules: tuple[Rule, ...] = ()
+    label_limit: int = 0
+    label_name_length_limit: int = 0
+    label_value_length_limit: int = 0
+
+    def line(self) -> bytes:
+        """Line 3, without its end."""
+        return canonical_attributes({**asdict(self), "rules": [rule.as_json() for rule in self.rules]}).encode()
+
+    @staticmethod
+    def of_line(line: bytes) -> Reading:
+        """What `line` gave.
+
+        Raises:
+            Invalid: it is none.
+        """
+        try:
+            fields = json.loads(line)
+            return Reading(**{**fields, "rules": tuple(Rule.of_json(rule) for rule in fields["rules"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise Invalid(f"not a record of a scrape: {error}") from error
+
+
+@dataclass(frozen=True)
+class Record:
+    """One scrape. ``reading`` is a line of `Reading`."""
+
+    time_ns: int
+    reading: bytes
+    report: bytes
+    body: bytes
+    ended: bytes
+
+    def payload(self) -> bytes:
+        """The bytes that go to the inbox; every part ends with a newline or is empty."""
+        parts = [part if part.endswith(b"\n") or not part else part + b"\n" for part in self._parts()]
+        sizes = {"time_ns": self.time_ns, "report": len(parts[0]), "body": len(parts[1]), "ended": len(parts[2])}
+        return b"".join([_MAGIC, json.dumps(sizes).encode(), b"\n", self.reading, b"\n", *parts])
+
+    def _parts(self) -> tuple[bytes, bytes, bytes]:
+        return self.report, self.body, self.ended
+
+    @staticmethod
+    def of(payload: bytes) -> Record:
+        """A record from its bytes.
+
+        Raises:
+            Invalid: it is none.
+        """
+        if not payload.startswith(_MAGIC):
+            raise Invalid("not a record of a scrape")
+        try:
+            sizes_line, reading, rest = payload[len(_MAGIC) :].split(b"\n", 2)
+            sizes = json.loads(sizes_line)
+            time_ns, report, body, ended = (int(sizes[name]) for name in ("time_ns", "report", "body", "ended"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Invalid(f"not a record of a scrape: {error}") from error
+        if len(rest) != report + body + ended:
+            raise Invalid("a record of a scrape is cut off")
+        return Record(time_ns, reading, rest[:report], rest[report : report + body], rest[report + body :])

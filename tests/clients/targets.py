@@ -1,0 +1,129 @@
+"""Targets for scraping, and a scraper whose records go into an edge, all in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+from catchment.errors import Invalid, Reject
+from catchment.telemetry import Telemetry
+from collectors.records import Outcome, Received
+from collectors.scrape.record import Record
+from collectors.scrape.scraper import Scraper
+from collectors.tenants import Sender
+from tests.edge_harness import EdgeHarness, Row
+from tests.otlp import T0_NS
+
+TEXT = "text/plain; version=0.0.4"
+
+
+@dataclass
+class Target:
+    """A server that answers a text, and remembers what it was asked; use `serving`."""
+
+    text: str = "# TYPE level gauge\nlevel 1\n"
+    content_type: str = TEXT
+    status: int = 200
+    wait_seconds: float = 0.0
+    asked: list[web.Request] = field(default_factory=list)
+    address: str = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """What it is told to answer."""
+        self.asked.append(request)
+        await asyncio.sleep(self.wait_seconds)
+        response = web.Response(
+            body=self.text.encode(), status=self.status, headers={"content-type": self.content_type}
+        )
+        response.enable_compression()
+        return response
+
+
+@contextlib.asynccontextmanager
+async def serving(target: Target | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Target]:
+    """A target on a free port."""
+    target = target or Target()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", target.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    assert site._server is not None
+    target.address = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
+    try:
+        yield target
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class EdgeIntake:
+    """An intake that applies each record at once; ``refusals`` are raised first, one a record."""
+
+    edge: EdgeHarness
+    records: list[Record] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    refusals: list[Exception] = field(default_factory=list)
+
+    async def submit(self, received: Received) -> Outcome:
+        """Apply a record."""
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.records.append(Record.of(received.body))
+        self.received.append(received)
+        outcomes, staged = self.edge.edge.stage([received], [received.body])
+        self.edge.edge.apply(staged, [received])
+        (outcome,) = outcomes
+        if isinstance(outcome, Invalid):
+            raise outcome
+        return outcome
+
+    def rows(self) -> list[Row]:
+        """Rows of all that came since the last call."""
+        return self.edge.flush((time.time_ns() - T0_NS) / 1e9 + 3600)
+
+
+@dataclass
+class Scraping:
+    """A running scraper."""
+
+    scraper: Scraper
+    intake: EdgeIntake
+    telemetry: Telemetry
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 15) -> None:
+        """Wait for something; raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.02)
+
+    async def scrapes(self, more: int) -> None:
+        """Wait for some more records."""
+        wanted = len(self.intake.records) + more
+        await self.until(lambda: len(self.intake.records) >= wanted)
+
+
+@contextlib.asynccontextmanager
+async def scraping(
+    file: Path, edge: EdgeHarness | None = None, *refusals: Reject, body_bytes_max: int = 1 << 20
+) -> AsyncIterator[Scraping]:
+    """A scraper of a file, stopped gracefully in the end."""
+    intake = EdgeIntake(edge or EdgeHarness(known_since=(time.time_ns() - T0_NS) / 1e9), refusals=list(refusals))
+    telemetry = Telemetry()
+    sender = Sender("acme", "tokyo-1", '{"zone":"a"}')
+    scraper = Scraper(file, sender, intake, telemetry, lambda: "policy-1", body_bytes_max)
+    stop = asyncio.Event()
+    running = asyncio.create_task(scraper.run(stop))
+    try:
+        yield Scraping(scraper, intake, telemetry)
+    finally:
+        stop.set()
+        await running
