@@ -76,7 +76,11 @@ class Listen:
     """Addresses. One that is not loopback demands ``tenants``, ``sql`` readers or users; ``status`` shows no rows."""
 
     otlp_grpc: Address = setting(Address("127.0.0.1", 4317), "OTLP over gRPC", unit="address")
-    otlp_http: Address = setting(Address("127.0.0.1", 4318), "OTLP over HTTP, /v1/metrics", unit="address")
+    otlp_http: Address = setting(
+        Address("127.0.0.1", 4318),
+        "OTLP over HTTP, /v1/metrics; Prometheus remote write, /api/v1/write",
+        unit="address",
+    )
     sql: Address = setting(Address("127.0.0.1", 8123), "ClickHouse HTTP interface, read-only", unit="address")
     ui: Address = setting(
         Address("127.0.0.1", 8080), "reserved for the built-in page; nothing listens there yet", unit="address"

@@ -238,6 +238,43 @@ class Limits:
         consequence="observed_seconds stops growing",
         least=1,
     )
+    metric_families_max: int = setting(
+        100_000,
+        "metric families whose type remote write 1.0 told, all clusters together; about 150 bytes each",
+        unit="families",
+        consequence="types of others stay unknown: suffixes make counters, the rest gauges; counted as families_full",
+        least=1,
+    )
+    held_samples_max: int = setting(
+        200_000,
+        "samples of histograms and summaries of remote write that wait for the others of their point, which came in "
+        "other requests; 300 bytes each, written with every flush",
+        unit="samples",
+        consequence="the points that wait longest are given up; counted as parts_missing",
+        least=1,
+    )
+    held_seconds_max: int = setting(
+        60,
+        "how long they wait",
+        unit="seconds",
+        consequence="the point is counted without its missing buckets, or given up without a count or sum; "
+        "counted as parts_missing",
+        least=1,
+    )
+    parts_settle_seconds: int = setting(
+        5,
+        "how long the first point of a new histogram of remote write waits, for its series to make themselves known",
+        unit="seconds",
+        consequence="a shorter time leaves out the buckets that come later, once",
+        least=0,
+    )
+    histogram_parts_max: int = setting(
+        4_000_000,
+        "series of histograms and summaries of remote write that are remembered as parts; 40 bytes each",
+        unit="series",
+        consequence="samples of new histograms are refused; counted as streams_full",
+        least=1,
+    )
     points_per_chunk_max: int = setting(
         65_536,
         "points aggregated at once; bounds the memory of a flush",

@@ -117,6 +117,7 @@ class Collector:
             lives=lives,
             seen=seen,
         )
+        self.edge.remote.restore(self._state.writes())
         self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
         self._ladder = Ladder(self._state, limits, self._flusher.coarsen, now_ns)

@@ -1,4 +1,4 @@
-"""Content codings: from a body as received to the protobuf bytes of an OTLP request, within a bound.
+"""Content codings: from a body as received to the protobuf bytes of a request, within a bound.
 
 Rules:
 
@@ -7,7 +7,9 @@ Rules:
 3. Trailing bytes, truncated streams and wrong checksums are `Invalid`. Concatenated members (gzip) and frames (zstd)
    are one body, as their specifications have it (RFC 1952 §2.2, RFC 8878 §3.1).
 4. ``deflate`` is the zlib format (RFC 9110 §8.4.1.2); raw deflate, which some senders mean by it, is taken as well.
-5. JSON follows OTLP's mapping (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids in hex, enums as
+5. ``snappy`` is the block format, as Prometheus sends it, not the framed one
+   (https://github.com/google/snappy/blob/main/format_description.txt).
+6. JSON follows OTLP's mapping (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding): ids in hex, enums as
    integers, 64-bit integers as strings or numbers, unknown fields ignored.
 """
 
@@ -19,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, cast
 
+import pyarrow as pa
 import zstandard
 from google.protobuf import json_format
 from isal import isal_zlib
@@ -32,6 +35,8 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 CONTENT_TYPES = (PROTOBUF, JSON)
 ENCODINGS = ("", "gzip", "zstd", "deflate")
+SNAPPY = "snappy"
+REMOTE_WRITE_ENCODINGS = (SNAPPY, "gzip", "zstd")
 
 _ISAL_ERROR: type[Exception] = cast(Any, isal_zlib.error)  # its stub annotates an instance
 _GZIP_WBITS = 31
@@ -40,6 +45,9 @@ _RAW_WBITS = -15
 _PIECE_BYTES = 1 << 18
 # One four-byte zstd block makes 128 KiB: this much input at a time bounds what one call can make to 32 MiB.
 _ZSTD_INPUT_BYTES = 1 << 10
+_SNAPPY_CODEC = pa.Codec("snappy")
+_SNAPPY_HEAD_BYTES_MAX = 5
+_SNAPPY_RATIO_MAX = 22
 _DATA_KINDS = ("gauge", "sum", "histogram", "exponentialHistogram", "exponential_histogram")
 
 
@@ -66,7 +74,7 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
     """The plain bytes of a body.
 
     Args:
-        encoding: one of `ENCODINGS`.
+        encoding: one of `ENCODINGS` or `REMOTE_WRITE_ENCODINGS`.
         bytes_max: the most plain bytes that are made.
 
     Raises:
@@ -82,9 +90,11 @@ def decompress(body: bytes, encoding: str, bytes_max: int) -> bytes:
             plain = _inflate(body, bytes_max)
         elif encoding == "zstd":
             plain = _unzstd(body, bytes_max)
+        elif encoding == SNAPPY:
+            plain = _unsnap(body, bytes_max)
         else:
             raise Invalid(f"content encoding {encoding!r} is not supported: use gzip, zstd, deflate or none")
-    except (_ISAL_ERROR, zlib.error, zstandard.ZstdError) as error:
+    except (_ISAL_ERROR, zlib.error, zstandard.ZstdError, OSError) as error:
         raise Invalid(f"body is not {encoding}: {error}") from error
     if len(plain) > bytes_max:
         raise _too_large(bytes_max)
@@ -153,6 +163,25 @@ def _unzstd(body: bytes, bytes_max: int) -> bytes:
         if size > bytes_max:
             raise _too_large(bytes_max)
     return b"".join(pieces)
+
+
+def _unsnap(body: bytes, bytes_max: int) -> bytes:
+    """Snappy's block format, whose head is the plain size as a varint; the decoder holds the block against it."""
+    size = shift = 0
+    for byte in body[:_SNAPPY_HEAD_BYTES_MAX]:
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    else:
+        raise Invalid("body is not snappy: no size stands at its head")
+    if size > bytes_max:
+        raise _too_large(bytes_max)
+    # A byte of a block makes at most 64 / 3: what claims more is broken, and gets no memory.
+    if size > _SNAPPY_RATIO_MAX * len(body):
+        raise Invalid("body is not snappy: it is too short for the size at its head")
+    plain: bytes = _SNAPPY_CODEC.decompress(body, decompressed_size=size, asbytes=True)
+    return plain
 
 
 def _zstd_frames(body: bytes, window_bytes_max: int) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
 from collectors.decode.forms import Decoder, Form, decoders, form_of
 from collectors.decode.points import Decoded
+from collectors.decode.remote_wire import WriteRequests
 from collectors.explosion import Explosion, Explosions
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier
@@ -39,10 +40,12 @@ from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_sta
 from collectors.policy import Policy
 from collectors.reasons import MEANING
 from collectors.records import Outcome, Received
+from collectors.remote_write import RemoteWrite
 from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
 
+Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
 # Partial rows of several chunks are merged once there are this many and three times what the last merge left, so that
@@ -100,6 +103,7 @@ class Edge:
         self._decoders = decoders()
         self._identifier = Identifier(limits, policy, catalog, lives)
         self._explosions = Explosions(limits, catalog)
+        self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
         self._digests: Counter[tuple[int, int]] = Counter()
@@ -142,9 +146,30 @@ class Edge:
             decoded = decoder.decode([payloads[i] for i in good])
         places = np.array([self.catalog.place(requests[i].tenant, requests[i].cluster) for i in good], np.int32)
         received_ns = np.array([requests[i].received_ns for i in good], np.int64)
+        if isinstance(decoded, WriteRequests):
+            return self._stage_writes(decoded, good, places, received_ns, outcomes)
         staged = stage(decoded, places, received_ns, self._identifier, self.limits)
         for i, points, refused in zip(good, _points_of(decoded).tolist(), staged.refused, strict=True):
             outcomes[i] = Outcome(refused.total(), refusal_message(refused, MEANING), points)
+        return staged
+
+    def _stage_writes(
+        self,
+        decoded: WriteRequests,
+        members: list[int],
+        places: Int32s,
+        received_ns: Int64s,
+        outcomes: list[Outcome | Invalid],
+    ) -> Staged:
+        checked = self.remote.stage(decoded, places, received_ns)
+        staged = Staged(writes=[checked.staged])
+        for i, place, refused, told, written in zip(
+            members, places.tolist(), checked.refused, checked.told, checked.written, strict=True
+        ):
+            for reason, count in refused.items():
+                staged.tally[place, reason.text, "points"] += count
+            points = written.samples + written.histograms + told.total()
+            outcomes[i] = Outcome(told.total(), refusal_message(told, MEANING), points, written)
         return staged
 
     def count_points(self, request: Received, payload: bytes) -> int:
@@ -172,8 +197,15 @@ class Edge:
         for request in requests:
             heard = Heard(request.labels, request.received_ns, request.policy_version)
             self.hear(request.tenant, request.cluster, heard)
+        writes, staged.writes = staged.writes, []
+        for write in writes:
+            self.remote.apply(write)
         self._pending.take_in(staged)
-        if self._pending.points + self._pending.buckets // _BUCKETS_PER_POINT >= self.limits.points_per_chunk_max:
+        pending = self._pending.points + self.remote.pending_samples
+        if self.remote.series.is_full:
+            self._aggregate(sweep_now_ns=None)
+            self.remote.forget(max(write.received_ns.max() for write in writes))
+        elif pending + self._pending.buckets // _BUCKETS_PER_POINT >= self.limits.points_per_chunk_max:
             self._aggregate(sweep_now_ns=None)
 
     @property
@@ -216,7 +248,10 @@ class Edge:
             How many were dropped.
         """
         size = len(self.lives)
-        if self._pending.points or self._rows or not size:
+        if self._pending.points or self._rows:
+            return 0
+        self.remote.forget(now_ns)
+        if not size:
             return 0
         state = self.lives.columns
         # By arrival too: a sender that is days late, or whose clock is, is not idle.
@@ -266,6 +301,13 @@ class Edge:
 
     def _aggregate_pending(self, sweep_now_ns: int | None) -> None:
         pending, self._pending = self._pending, Staged()
+        for natives in self.remote.natives():
+            pending.take_in(stage(*natives, self._identifier, self.limits))
+        remote = self.remote.points(sweep_now_ns)
+        if remote is not None:
+            pending.take_in(stage(*remote, None, self._identifier, self.limits))
+        for (place, reason, unit), count in pending.tally.items():
+            self.tally.add(place, reason, unit, count)
         out = Contributions(self.window_seconds)
         staleness_ns = self.limits.staleness_seconds * NANOSECONDS
         for kind, number_parts in pending.numbers.items():

@@ -208,6 +208,7 @@ class Flusher:
                 sequence=sequence,
                 seen_horizon_ns=edge.seen.horizon_ns,
             )
+            writes = edge.remote.unsaved()
             self._state.commit(
                 Flush(
                     meta=meta,
@@ -220,12 +221,14 @@ class Flusher:
                     seen=self._unsaved_seen,
                     seen_forgotten=self._unsaved_forgotten,
                     acknowledged=acknowledged,
+                    writes=writes,
                 )
             )
         except BaseException:
             edge.put_back(drained)
             raise
         self.meta = meta
+        edge.remote.saved(writes)
         self._series_saved = len(catalog.series)
         self._lives_saved_rows = len(rows) + (0 if whole else self._lives_saved_rows)
         self._unsaved_seen, self._unsaved_forgotten = [], 0

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catchment import windows
-from catchment.histogram import Histograms, align, concat_histograms, subtract, take_histograms
+from catchment.histogram import Histograms, align, common, concat_histograms, subtract, take_histograms
 from catchment.identity import mix, point_hashes
 from collectors.contributions import Contribution, Contributions
 from collectors.lives import NEVER_NS, Lives
@@ -51,6 +51,8 @@ class HistogramPoints:
         sum: 0 where absent
         min, max: NaN where absent
         scale, zero_threshold: of exponential ones
+        bounds_vary: other bounds than before are no reset: the difference is over those that both points have
+        resets: said to be the first after a reset
         histograms: interval → count; empty for summaries
     """
 
@@ -63,6 +65,8 @@ class HistogramPoints:
     max: Float64s
     scale: Int32s
     zero_threshold: Float64s
+    bounds_vary: Bools
+    resets: Bools
     histograms: Histograms
 
     def __len__(self) -> int:
@@ -121,11 +125,12 @@ def cumulative_histograms(
     before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
     before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
     increases, fell = _bucket_increases(lives, points, heads, explicit=explicit)
-    fell = (fell & (before_count > 0)) | ((points.count < before_count) & ~first)
+    fell = (fell & (before_count > 0)) | (((points.count < before_count) | points.resets) & ~first)
     whole = fell | from_zero
     if fell.any():
         # The point as it came: what it was compared with may have had to be coarser.
-        increases = _replaced(increases, points.histograms, np.flatnonzero(fell))
+        at = np.flatnonzero(fell)
+        increases = _replaced(increases, take_histograms(points.histograms, at), at)
     count = np.where(whole, points.count, points.count - before_count)
     total = np.where(whole, points.sum, points.sum - before_sum)
     before_min = shifted(points.min, heads, state.min[life]).astype(np.float64)
@@ -183,8 +188,16 @@ def _bucket_increases(
     if not moved.any():
         if np.array_equal(current.offsets, previous.offsets) and np.array_equal(current.keys, previous.keys):
             return _subtract_aligned(current, previous)
+        if not explicit:
+            return subtract(current, previous)
+        changed = _bounds_changed(current, previous)
+        varied = np.flatnonzero(changed & points.bounds_vary)
+        if len(varied):
+            now, before = common(take_histograms(current, varied), take_histograms(previous, varied))
+            current, previous = _replaced(current, now, varied), _replaced(previous, before, varied)
+            changed[varied] = False
         increases, fell = subtract(current, previous)
-        return increases, fell | _bounds_changed(current, previous) if explicit else fell
+        return increases, fell | changed
     fell = np.zeros(len(points), np.bool_)
     parts: list[Histograms] = []
     for at in (np.flatnonzero(~moved), np.flatnonzero(moved)):
@@ -232,10 +245,10 @@ def _subtract_aligned(current: Histograms, previous: Histograms) -> tuple[Histog
 
 
 def _replaced(into: Histograms, source: Histograms, rows: Rows) -> Histograms:
-    """``into`` with some rows taken from ``source``."""
+    """``into`` with some rows replaced by those of ``source``, one each."""
     n = len(into.offsets) - 1
     index = np.arange(n)
-    index[rows] = n + rows
+    index[rows] = n + np.arange(len(rows))
     return take_histograms(concat_histograms([into, source]), index)
 
 

@@ -45,6 +45,7 @@ class Reason(IntEnum):
     LATE_CUMULATIVE = 43
     SUMMARY_QUANTILES = 44
     DROPPED_BY_RELABELLING = 45
+    PARTS_MISSING = 46
     # Notes on accepted points.
     BASELINE = 60
     RESET = 61
@@ -52,6 +53,8 @@ class Reason(IntEnum):
     OVERFLOW_TENANT = 63
     OVERFLOW_METRIC = 64
     LATE_GAUGE = 65
+    FAMILIES_FULL = 66
+    BUCKETS_MISSING = 67
 
     @property
     def text(self) -> str:
@@ -97,10 +100,16 @@ MEANING = {
     Reason.LATE_CUMULATIVE: "older than the stream's latest point, whose increase holds its own already",
     Reason.SUMMARY_QUANTILES: "quantiles of a summary cannot be merged (unit: values); its count and sum are kept",
     Reason.DROPPED_BY_RELABELLING: "dropped by metric_relabel_configs of its scrape job",
+    Reason.PARTS_MISSING: "a histogram or summary of remote write whose count or sum never came, or that waited when"
+    " held_samples_max was reached; its increase is in the next whole point",
     Reason.BASELINE: "first point of a life that began before this collector knew it; counts from here on",
     Reason.RESET: "a cumulative value fell without a new start time; counted from zero",
     Reason.UNVERIFIED: "older than the repeats that are remembered; accepted",
     Reason.OVERFLOW_TENANT: "stream folded, the tenant's budget is reached (unit: streams); see view cardinality_top",
     Reason.OVERFLOW_METRIC: "stream folded, the metric's budget is reached (unit: streams); see view cardinality_top",
     Reason.LATE_GAUGE: "older than the stream's latest sample; changes count, sum, min, max only",
+    Reason.FAMILIES_FULL: "a metric family of remote write whose type was not kept: metric_families_max is reached"
+    " (unit: families)",
+    Reason.BUCKETS_MISSING: "a histogram of remote write that was counted without buckets that did not come within"
+    " held_seconds_max: count and sum are whole, the next point has all buckets again",
 }

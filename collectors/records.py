@@ -20,9 +20,9 @@ class Received:
     labels: str
     """The cluster's labels, canonical JSON."""
     content_type: str
-    """``application/x-protobuf`` or ``application/json``."""
+    """One of `collectors.content`: it says at replay, too, what the body is."""
     content_encoding: str
-    """``""``, ``gzip``, ``zstd`` or ``deflate``."""
+    """``""``, ``gzip``, ``zstd``, ``deflate`` or ``snappy``."""
     received_ns: int
     """When its last byte came, ns, UTC."""
     policy_version: str
@@ -31,15 +31,25 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What was taken of a remote write request."""
+
+    samples: int = 0
+    histograms: int = 0
+    exemplars: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The answer to one acknowledged request: how many of its points were refused for good, and why.
 
-    ``points`` are those that it held; no part of the answer.
+    ``points`` are those that it held; no part of the answer. ``written`` is for remote write only.
     """
 
     points_rejected: int = 0
     message: str = ""
     points: int = field(default=0, compare=False)
+    written: Written = field(default=Written(), compare=False)
 
 
 class Intake(Protocol):

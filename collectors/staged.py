@@ -18,6 +18,7 @@ from collectors.identify import Identifier
 from collectors.kinds import Kind
 from collectors.numbers import NumberPoints
 from collectors.reasons import Reason
+from collectors.remote_write import StagedWrites
 from collectors.validate import no_recorded_value, validate
 
 Int32s = npt.NDArray[np.int32]
@@ -32,11 +33,15 @@ _RUNS_MAX = 8
 
 @dataclass
 class Staged:
-    """Points of some requests by kind, and what is to be counted with them; ``buckets`` are those of histograms."""
+    """Points of some requests by kind, and what is to be counted with them; ``buckets`` are those of histograms.
+
+    ``writes`` are of remote write: their samples become points once they are applied.
+    """
 
     numbers: dict[Kind, list[NumberPoints]] = field(default_factory=dict)
     histograms: dict[Kind, list[HistogramPoints]] = field(default_factory=dict)
     exemplars: list[tuple[Int32s, Int64s, Exemplar]] = field(default_factory=list)
+    writes: list[StagedWrites] = field(default_factory=list)
     tally: Counter[tuple[int, str, str]] = field(default_factory=Counter)
     points: int = 0
     buckets: int = 0
@@ -65,18 +70,21 @@ class Staged:
         for kind, histograms in other.histograms.items():
             self.histograms.setdefault(kind, []).extend(histograms)
         self.exemplars.extend(other.exemplars)
+        self.writes.extend(other.writes)
         self.tally.update(other.tally)
         self.points += other.points
         self.buckets += other.buckets
 
 
-def stage(decoded: Decoded, places: Int32s, received_ns: Int64s, identifier: Identifier, limits: Limits) -> Staged:
+def stage(
+    decoded: Decoded, places: Int32s, received_ns: Int64s | None, identifier: Identifier, limits: Limits
+) -> Staged:
     """Check and identify all points of some requests.
 
     Args:
         decoded: the requests.
         places: catalog slot of each request's place.
-        received_ns: when each request came.
+        received_ns: when each request came; None if times were checked.
         identifier: finds lives, and makes those of new streams.
         limits: bounds.
     """
@@ -175,6 +183,8 @@ def _histograms(points: Points, lives: Int32s, rows: Rows) -> HistogramPoints:
         max=np.where(np.isfinite(points.max[rows]), points.max[rows], np.nan),
         scale=scale,
         zero_threshold=zero_threshold,
+        bounds_vary=np.full(n, points.bounds_vary),
+        resets=np.zeros(n, np.bool_) if points.resets is None else points.resets[rows],
         histograms=histograms,
     )
 

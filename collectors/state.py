@@ -9,6 +9,7 @@ Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over`` a
     series   the catalog by slot
     lives    segments of changed lives as Arrow IPC, later ones override; rewritten whole when segments outweigh them
     seen     segments of point hashes
+    ...      what remote write keeps: see `collectors.remote_tables`
 
 Rules:
 1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.
@@ -32,11 +33,14 @@ import pyarrow as pa
 
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
+from collectors import remote_tables
+from collectors.remote_tables import ipc_bytes
 from collectors.seen import Segment
 from collectors.waiting import Replacement, Waiting
 
 VERSION = 1
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS meta (
     only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL, inbox_id TEXT NOT NULL,
     known_since_ns INTEGER NOT NULL, consumed INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -56,6 +60,8 @@ CREATE TABLE IF NOT EXISTS acknowledged (
     tenant TEXT NOT NULL, lane TEXT NOT NULL, points INTEGER NOT NULL, digest INTEGER NOT NULL,
     PRIMARY KEY (tenant, lane));
 """
+    + remote_tables.SCHEMA
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Flush:
 
     ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
     they are all there are: earlier segments are deleted; likewise ``series_whole``.
-    ``acknowledged`` adds to the totals of points and digests by (tenant, lane).
+    ``acknowledged`` adds to the totals of points and digests by (tenant, lane). ``writes`` is remote write's own.
     """
 
     meta: Meta
@@ -114,6 +120,7 @@ class Flush:
     seen: Sequence[Segment]
     seen_forgotten: int
     acknowledged: dict[tuple[str, str], tuple[int, int]]
+    writes: remote_tables.SavedWrites
 
 
 class StateFile:
@@ -184,6 +191,11 @@ class StateFile:
         with self._named():
             rows = self._db.execute("SELECT hashes, time_ns_max FROM seen ORDER BY segment").fetchall()
         return [Segment(_hashes(data), time_ns_max) for data, time_ns_max in rows]
+
+    def writes(self) -> remote_tables.SavedWrites | None:
+        """What was saved of remote write."""
+        with self._named():
+            return remote_tables.read(self._db)
 
     def acknowledged(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Points and digest of all that was ever flushed, by (tenant, lane)."""
@@ -341,11 +353,12 @@ class StateFile:
         if flush.lives_whole:
             self._db.execute("DELETE FROM lives")
         for lives in flush.lives:
-            self._db.execute("INSERT INTO lives (rows, data) VALUES (?, ?)", (lives.num_rows, _ipc_bytes(lives)))
+            self._db.execute("INSERT INTO lives (rows, data) VALUES (?, ?)", (lives.num_rows, ipc_bytes(lives)))
         for segment in flush.seen:
             self._db.execute(
                 "INSERT INTO seen (time_ns_max, hashes) VALUES (?, ?)", (segment.time_ns_max, segment.hashes.tobytes())
             )
+        remote_tables.write(self._db, flush.writes)
         self._db.execute(
             "DELETE FROM seen WHERE segment IN (SELECT segment FROM seen ORDER BY segment LIMIT ?)",
             (flush.seen_forgotten,),
@@ -394,11 +407,3 @@ def _signed(value: int) -> int:
 
 def _hashes(data: bytes) -> npt.NDArray[np.uint64]:
     return np.frombuffer(data, np.uint64).copy()
-
-
-def _ipc_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data

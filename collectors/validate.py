@@ -35,14 +35,14 @@ def no_recorded_value(points: Points) -> Bools:
     return flagged
 
 
-def validate(points: Points, received_ns: Int64s, limits: Limits) -> Codes:
+def validate(points: Points, received_ns: Int64s | None, limits: Limits) -> Codes:
     """The reason of each point, `Reason.OK` where it can be used; the first failing check decides.
 
     Extremes of whole columns tell whether anything can be wrong at all, which it hardly ever is.
 
     Args:
         points: of one shape.
-        received_ns: when each request came.
+        received_ns: when each request came; None if times were checked already.
         limits: bounds of time, counts and buckets.
     """
     codes = np.zeros(len(points), np.uint8)
@@ -52,7 +52,8 @@ def validate(points: Points, received_ns: Int64s, limits: Limits) -> Codes:
             codes[where & (codes == 0)] = reason
 
     refuse(points.kind < 0, Reason.UNKNOWN_TEMPORALITY)
-    _validate_times(points, received_ns, limits, refuse)
+    if received_ns is not None:
+        _validate_times(points, received_ns, limits, refuse)
     if points.flags.any():
         empty = no_recorded_value(points)
         refuse(empty & (points.kind != Kind.GAUGE), Reason.NO_RECORDED_VALUE)

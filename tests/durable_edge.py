@@ -13,6 +13,7 @@ from catchment.envelope import decode
 from catchment.limits import Limits
 from collectors import life_table
 from collectors.catalog import Catalog, Series
+from collectors.content import PROTOBUF
 from collectors.edge import Edge
 from collectors.flush import Flusher
 from collectors.lives import Lives
@@ -34,7 +35,7 @@ class DurableEdge:
         self._path = folder / "state.db"
         self._limits = limits
         self._policy = Policy(policies)
-        self.inbox: list[tuple[bytes, float, str, str]] = []
+        self.inbox: list[tuple[bytes, float, str, str, str]] = []
         self.applied = 0
         self.open()
 
@@ -51,6 +52,7 @@ class DurableEdge:
         for segment in self.state.seen():
             seen.restore(segment)
         self.edge = Edge(self._limits, self._policy, window_seconds=60, catalog=catalog, lives=lives, seen=seen)
+        self.edge.remote.restore(self.state.writes())
         self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
         self.applied = meta.consumed
         while self.applied < len(self.inbox):
@@ -61,9 +63,16 @@ class DurableEdge:
         self.state.close()
         self.open()
 
-    def send(self, body: bytes, at: float, tenant: str = "acme", cluster: str = "tokyo-1") -> None:
+    def send(
+        self,
+        body: bytes,
+        at: float,
+        tenant: str = "acme",
+        cluster: str = "tokyo-1",
+        content_type: str = PROTOBUF,
+    ) -> None:
         """Acknowledge and apply one request."""
-        self.inbox.append((body, at, tenant, cluster))
+        self.inbox.append((body, at, tenant, cluster, content_type))
         self._apply_next()
 
     def flush(self, at: float) -> None:
@@ -71,8 +80,8 @@ class DurableEdge:
         self.flusher.flush(self.applied, ns(at))
 
     def _apply_next(self) -> None:
-        body, at, tenant, cluster = self.inbox[self.applied]
-        request = received(body, at, tenant, cluster)
+        body, at, tenant, cluster, content_type = self.inbox[self.applied]
+        request = received(body, at, tenant, cluster, content_type)
         outcomes, staged = self.edge.stage([request], [body])
         self.edge.apply(staged, [request] if isinstance(outcomes[0], Outcome) else [])
         self.applied += 1

@@ -14,6 +14,7 @@ from catchment.errors import Invalid
 from catchment.histogram import unpack
 from catchment.limits import Limits
 from collectors.catalog import Catalog
+from collectors.content import PROTOBUF
 from collectors.edge import Drained, Edge
 from collectors.lives import Lives
 from collectors.policy import Policy
@@ -25,11 +26,7 @@ Row = dict[str, Any]
 
 
 def received(
-    body: bytes,
-    at: float,
-    tenant: str = "acme",
-    cluster: str = "tokyo-1",
-    content_type: str = "application/x-protobuf",
+    body: bytes, at: float, tenant: str = "acme", cluster: str = "tokyo-1", content_type: str = PROTOBUF
 ) -> Received:
     """A request as the receivers hand it on; ``at`` is in seconds after T0."""
     return Received("metrics", tenant, cluster, "{}", content_type, "", ns(at), "v1", body)
@@ -67,7 +64,7 @@ class EdgeHarness:
         at: float = 0.0,
         tenant: str = "acme",
         cluster: str = "tokyo-1",
-        content_type: str = "application/x-protobuf",
+        content_type: str = PROTOBUF,
     ) -> list[Outcome | Invalid]:
         """Stage and apply requests that arrive together; those that cannot be decoded are not applied."""
         requests = [received(body, at, tenant, cluster, content_type) for body in bodies]

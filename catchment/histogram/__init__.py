@@ -28,7 +28,7 @@ wrap at 2^64. Nothing here loops over points.
 
 from catchment.histogram.addition import canonical, sum_by_group
 from catchment.histogram.buckets import explicit_keys, exponential_keys
-from catchment.histogram.difference import align, rescale, subtract
+from catchment.histogram.difference import align, common, rescale, subtract
 from catchment.histogram.keys import Histograms, concat_histograms, pack, take_histograms, unpack
 from catchment.histogram.quantile import count_below, quantile, quantile_bounds
 
@@ -36,6 +36,7 @@ __all__ = [
     "Histograms",
     "align",
     "canonical",
+    "common",
     "concat_histograms",
     "count_below",
     "explicit_keys",

@@ -15,6 +15,7 @@ from catchment.histogram.buckets import (
     UPPER_ORDERED,
 )
 from catchment.histogram.keys import (
+    HALF,
     Bools,
     Float64s,
     Histograms,
@@ -128,6 +129,28 @@ def rescale(
     keys = np.where(negative, NEGATIVE_LOW_HALF[high] + NEGATIVE_HIGH_HALF[low], LOW_HALF[low] + HIGH_HALF[high])
     keys[into_zero] = pack(-threshold, threshold)[owner[into_zero]]
     return canonical(Histograms(offsets, keys, counts)), threshold
+
+
+def common(current: Histograms, previous: Histograms) -> tuple[Histograms, Histograms]:
+    """Bring pairs of explicit histograms to the bounds that both have, for ``subtract``.
+
+    Args:
+        current, previous: of n, not empty, keys ascending within each; the last interval of each ends at +Inf.
+    """
+    now, before = (
+        (np.repeat(np.arange(len(h.offsets) - 1), np.diff(h.offsets)) << 32) + split(h.keys)[1] + HALF
+        for h in (current, previous)
+    )
+    return _folded(current, np.isin(now, before)), _folded(previous, np.isin(before, now))
+
+
+def _folded(histograms: Histograms, kept: Bools) -> Histograms:
+    """Histograms whose intervals end at some bounds only; the last one of each is ``kept``."""
+    ends = np.flatnonzero(kept)
+    begins = np.concatenate(([0], ends[:-1] + 1))
+    owner = np.repeat(np.arange(len(histograms.offsets) - 1), np.diff(histograms.offsets))[ends]
+    keys = ((histograms.keys[begins] >> 32) << 32) + (split(histograms.keys[ends])[1] + HALF)
+    return Histograms(offsets_of(owner, len(histograms.offsets) - 1), keys, np.add.reduceat(histograms.counts, begins))
 
 
 def align(

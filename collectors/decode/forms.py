@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
 from collectors.decode import wire
 from collectors.decode.exposition import ScrapeDecoder
 from collectors.decode.points import Decoded
+from collectors.decode.remote_wire import (
+    REMOTE_WRITE_1,
+    REMOTE_WRITE_2,
+    WriteRequests,
+    count_1,
+    count_2,
+    decode_1,
+    decode_2,
+)
 from collectors.scrape.record import CONTENT_TYPE
 
 
@@ -16,10 +25,16 @@ class Form(Enum):
     """What the plain bytes of a request are."""
 
     OTLP = "otlp"
+    REMOTE_WRITE_1 = "remote write 1.0"
+    REMOTE_WRITE_2 = "remote write 2.0"
     SCRAPE = "scrape"
 
 
-FORMS: dict[str, Form] = {CONTENT_TYPE: Form.SCRAPE}
+FORMS: dict[str, Form] = {
+    REMOTE_WRITE_1: Form.REMOTE_WRITE_1,
+    REMOTE_WRITE_2: Form.REMOTE_WRITE_2,
+    CONTENT_TYPE: Form.SCRAPE,
+}
 """By content type; what does not stand here is OTLP, or was made so."""
 
 
@@ -31,8 +46,8 @@ def form_of(content_type: str) -> Form:
 class Decoder(Protocol):
     """Reads the payloads of one form. It may remember what it has seen, as a cache only."""
 
-    def decode(self, payloads: Sequence[bytes]) -> Decoded:
-        """Flatten some requests.
+    def decode(self, payloads: Sequence[bytes]) -> Decoded | WriteRequests:
+        """Flatten some requests; those of remote write become points later.
 
         Raises:
             Invalid: at least one payload is malformed. Which one is for the caller to find, one at a time.
@@ -60,6 +75,27 @@ class OtlpDecoder:
         return wire.count_messages(payload)
 
 
+class WriteDecoder:
+    """The `Decoder` of a version of remote write."""
+
+    def __init__(self, decode: Callable[[Sequence[bytes]], WriteRequests], count: Callable[[bytes], int]) -> None:
+        self._decode = decode
+        self._count = count
+
+    def decode(self, payloads: Sequence[bytes]) -> WriteRequests:
+        """See `Decoder.decode`."""
+        return self._decode(payloads)
+
+    def count(self, payload: bytes) -> int:
+        """See `Decoder.count`."""
+        return self._count(payload)
+
+
 def decoders() -> dict[Form, Decoder]:
     """A decoder of each form, for one edge."""
-    return {Form.OTLP: OtlpDecoder(), Form.SCRAPE: ScrapeDecoder()}
+    return {
+        Form.OTLP: OtlpDecoder(),
+        Form.REMOTE_WRITE_1: WriteDecoder(decode_1, count_1),
+        Form.REMOTE_WRITE_2: WriteDecoder(decode_2, count_2),
+        Form.SCRAPE: ScrapeDecoder(),
+    }

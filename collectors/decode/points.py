@@ -77,6 +77,8 @@ class Points:
         attributes: hash of the attributes as they came
         number_int, number_float, is_int, has_number: the value of gauges and sums
         count, sum, has_sum, min, max: histograms and summaries; NaN where min, max are absent
+        resets: said to be the first after a reset
+        bounds_vary: explicit bounds may change though the histogram goes on; see `HistogramPoints`
     """
 
     shape: Shape
@@ -101,6 +103,8 @@ class Points:
     max: Float64s
     buckets: Buckets | None = None
     quantiles: Int64s | None = None  # summaries: how many quantile values each point carried
+    resets: Bools | None = None
+    bounds_vary: bool = False
 
     def __len__(self) -> int:
         return len(self.request)

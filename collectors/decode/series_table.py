@@ -95,6 +95,10 @@ class SeriesTable(Generic[Raw]):
             self.role[at], self.group[at], self.usable[at] = Role.GAUGE, key, False
         self._raw.append(raw)
 
+    def raw(self, slot: int) -> Raw:
+        """The raw form of the series that a slot stands for."""
+        return self._raw[slot]
+
     def describe(self, slots: Int32s, reader: AttributeReader) -> Iterator[Described | Reason]:
         """The identity of the points that some slots have samples of."""
         for slot in slots.tolist():

@@ -1,12 +1,10 @@
-"""OTLP over HTTP: ``POST /v1/metrics`` with protobuf or JSON, and the specification's answers.
-
-Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""The HTTP listener: OTLP at ``/v1/metrics`` and Prometheus remote write at ``/api/v1/write``.
 
 Rules:
 
-1. 200 means durable: it is sent after `Intake.submit` returned, and only then.
-2. An error's body is a google.rpc.Status in the request's content type. 4xx: the same request will never do. 429 (the
-   tenant's own rate) and 503 with Retry-After: come back.
+1. Success means durable: it is sent after `Intake.submit` returned, and only then.
+2. An answer's form is its protocol's (`Route`). 4xx: the same request will never do. 429 (the tenant's own rate) and
+   503 with Retry-After: come back.
 3. A body is held once, as received; one that grows beyond the limit is refused while it is read. A sender that does not
    finish its body in time is refused as well.
 4. A sender that hangs up while its request is being taken in changes nothing: the request is finished.
@@ -16,24 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from google.protobuf import json_format
-from google.protobuf.message import Message
-from google.rpc import status_pb2
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from catchment.errors import CatchmentError, Invalid, Reject, Retry
-from collectors.admit import Admit, Unauthenticated
-from collectors.content import CONTENT_TYPES, ENCODINGS, JSON, PROTOBUF, TooLarge
-from collectors.rates import RateLimited
+from catchment.errors import Invalid, Reject
+from collectors.admit import Admit
+from collectors.receive.http_answers import Refusal, Reply, Route, refusals, too_large
+from collectors.receive.otlp_route import OtlpRoute
+from collectors.receive.remote_write_route import RemoteWriteRoute
 from collectors.receive.serving import (
     ACCEPTED,
     InFlight,
@@ -41,37 +35,19 @@ from collectors.receive.serving import (
     Observe,
     Serving,
     bind,
-    reason_of,
-    retry_after_seconds,
-    status_of,
     submit,
     too_many,
     unobserved,
 )
 from collectors.receive.tls import Certificates, names_of_peer
-from collectors.records import Intake, Outcome, Received
+from collectors.records import Intake, Received
 from collectors.tenants import Sender
 
-_LOG = logging.getLogger(__name__)
-_SIGNALS = {"/v1/metrics": "metrics"}
+_OTLP = OtlpRoute()
+_ROUTES: dict[str, Route] = {"/v1/metrics": _OTLP, "/api/v1/write": RemoteWriteRoute()}
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS_MAX = 20
 _CERTIFICATE = "catchment.certificate"
-_ACCEPTED = Outcome()
-_ACCEPTED_BODY = {PROTOBUF: b"", JSON: b"{}"}
-
-
-class _Answer(Exception):
-    """An answer other than success."""
-
-    def __init__(
-        self, http_status: int, error: CatchmentError, *headers: tuple[bytes, bytes], reason: str = ""
-    ) -> None:
-        super().__init__(error.reason)
-        self.reason = reason or reason_of(error)
-        self.http_status = http_status
-        self.error = error
-        self.headers = headers
 
 
 @dataclass(slots=True)
@@ -114,34 +90,33 @@ class OtlpHttp:
         if scope["type"] != "http":
             return
         headers = _headers(scope["headers"])
-        content_type = _media_type(headers.get(b"content-type", b""))
+        route = _ROUTES.get(scope["path"])
+        speaks = route or _OTLP
         request = _Request()
         try:
-            outcome = await self._serve(scope, headers, content_type, receive, request)
+            reply = await self._serve(route, scope, headers, receive, request)
         except _Disconnected:
             return
-        except _Answer as answer:
-            self._observe("http", answer.reason, request.size_bytes, request.sender)
-            await _send_error(send, content_type, answer)
+        except Refusal as refusal:
+            self._observe(speaks.protocol, refusal.reason, request.size_bytes, request.sender)
+            await _send(send, speaks.refused(headers, refusal))
             return
-        self._observe("http", ACCEPTED, request.size_bytes, request.sender)
-        body = _ACCEPTED_BODY[content_type] if outcome == _ACCEPTED else _partial_success(outcome, content_type)
-        await _send(send, 200, content_type, body)
+        self._observe(speaks.protocol, ACCEPTED, request.size_bytes, request.sender)
+        await _send(send, reply)
 
     async def _serve(
         self,
+        route: Route | None,
         scope: Any,
         headers: dict[bytes, bytes],
-        content_type: str,
         receive: ASGIReceiveCallable,
         request: _Request,
-    ) -> Outcome:
-        signal = _SIGNALS.get(scope["path"])
-        if signal is None:
-            raise _Answer(404, Invalid(f"no such path; known are {', '.join(_SIGNALS)}"), reason="unknown_path")
+    ) -> Reply:
+        if route is None:
+            raise Refusal(404, Invalid(f"no such path; known are {', '.join(_ROUTES)}"), reason="unknown_path")
         if scope["method"] != "POST":
-            raise _Answer(405, Invalid("only POST is served here"), (b"allow", b"POST"), reason="not_post")
-        with _answers():
+            raise Refusal(405, Invalid("only POST is served here"), (b"allow", b"POST"), reason="not_post")
+        with refusals():
             client = scope.get("client")
             request.sender = sender = self._admit.sender(
                 _text(headers.get(b"authorization")),
@@ -150,17 +125,9 @@ class OtlpHttp:
                 certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)
-        encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
-        encoding = "" if encoding == "identity" else encoding
-        if content_type not in CONTENT_TYPES:
-            error = Invalid(f"content type must be {' or '.join(CONTENT_TYPES)}")
-            raise _Answer(415, error, reason="unsupported_content")
-        if encoding not in ENCODINGS:
-            accepted = ", ".join(ENCODINGS[1:])
-            error = Invalid(f"content encoding must be one of {accepted}, or none")
-            raise _Answer(415, error, (b"accept-encoding", accepted.encode()), reason="unsupported_content")
+        content_type, encoding = route.content(headers)
         if self._in_flight.count >= self._limits.requests_in_flight_max:
-            with _answers():
+            with refusals():
                 raise too_many(self._limits)
         self._in_flight.count += 1
         try:
@@ -169,7 +136,7 @@ class OtlpHttp:
             finally:
                 self._admit.rates.pay(sender.tenant, "bytes", request.size_bytes)
             received = Received(
-                signal=signal,
+                signal=route.signal,
                 tenant=sender.tenant,
                 cluster=sender.cluster,
                 labels=sender.labels,
@@ -179,8 +146,9 @@ class OtlpHttp:
                 policy_version=self._admit.policy_version,
                 body=body,
             )
-            with _answers():
-                return await submit(self._intake, self._admit.rates, received)
+            with refusals():
+                outcome = await submit(self._intake, self._admit.rates, received)
+            return route.accepted(content_type, outcome)
         finally:
             self._in_flight.count -= 1
             self._in_flight.size_bytes -= request.size_bytes
@@ -190,7 +158,7 @@ class OtlpHttp:
         bytes_max = self._limits.request_bytes_max
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > bytes_max:
-            raise _too_large(bytes_max)
+            raise too_large(bytes_max)
         pieces: list[bytes] = []
         try:
             async with asyncio.timeout(self._body_seconds_max):
@@ -202,9 +170,9 @@ class OtlpHttp:
                     request.size_bytes += len(piece)
                     self._in_flight.size_bytes += len(piece)
                     if request.size_bytes > bytes_max:
-                        raise _too_large(bytes_max)
+                        raise too_large(bytes_max)
                     if self._in_flight.size_bytes > self._limits.intake_queue_bytes_max:
-                        with _answers():
+                        with refusals():
                             raise Reject(
                                 "too much is being received", retry_after_seconds=self._limits.retry_after_seconds
                             )
@@ -213,30 +181,7 @@ class OtlpHttp:
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         except TimeoutError:
             error = Invalid(f"body was not complete after {self._body_seconds_max:g} seconds")
-            raise _Answer(408, error, (b"connection", b"close")) from None
-
-
-@contextlib.contextmanager
-def _answers() -> Iterator[None]:
-    """Turn the errors of admission and intake into answers."""
-    try:
-        yield
-    except TooLarge as error:
-        raise _Answer(413, error) from error
-    except Invalid as error:
-        raise _Answer(400, error) from error
-    except Unauthenticated as error:
-        raise _Answer(401, error, (b"www-authenticate", b"Bearer")) from error
-    except (Reject, Retry) as error:
-        http_status = 429 if isinstance(error, RateLimited) else 503
-        raise _Answer(http_status, error, (b"retry-after", str(retry_after_seconds(error)).encode())) from error
-    except CatchmentError as error:
-        _LOG.exception("request failed")
-        raise _Answer(500, error) from error
-
-
-def _too_large(bytes_max: int) -> _Answer:
-    return _Answer(413, TooLarge(f"request is too large: more than {bytes_max} bytes"))
+            raise Refusal(408, error, (b"connection", b"close")) from None
 
 
 def _headers(pairs: Any) -> dict[bytes, bytes]:
@@ -251,35 +196,13 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
-def _media_type(value: bytes) -> str:
-    return value.partition(b";")[0].strip().lower().decode("latin-1")
-
-
-def _partial_success(outcome: Outcome, content_type: str) -> bytes:
-    response = ExportMetricsServiceResponse()
-    response.partial_success.rejected_data_points = outcome.points_rejected
-    response.partial_success.error_message = outcome.message
-    return _encode(response, content_type)
-
-
-def _encode(message: Message, content_type: str) -> bytes:
-    if content_type == JSON:
-        return str(json_format.MessageToJson(message, indent=None)).encode()
-    return bytes(message.SerializeToString())
-
-
-async def _send_error(send: ASGISendCallable, content_type: str, answer: _Answer) -> None:
-    status: status_pb2.Status = status_of(answer.error)
-    answered = content_type if content_type in CONTENT_TYPES else PROTOBUF
-    await _send(send, answer.http_status, answered, _encode(status, answered), *answer.headers)
-
-
-async def _send(
-    send: ASGISendCallable, http_status: int, content_type: str, body: bytes, *headers: tuple[bytes, bytes]
-) -> None:
-    fixed = ((b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": http_status, "headers": [*fixed, *headers], "trailers": False})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _send(send: ASGISendCallable, reply: Reply) -> None:
+    fixed = [(b"content-length", str(len(reply.body)).encode())] if reply.http_status != 204 else []
+    if reply.content_type:
+        fixed.insert(0, (b"content-type", reply.content_type.encode()))
+    headers = [*fixed, *reply.headers]
+    await send({"type": "http.response.start", "status": reply.http_status, "headers": headers, "trailers": False})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
 
 class _Connection(HttpToolsProtocol):
@@ -318,7 +241,7 @@ async def serve_http(
     observe: Observe = unobserved,
     certificates: Certificates | None = None,
 ) -> Serving:
-    """Serve OTLP/HTTP until ``stop`` is set; then finish what is in hand and close.
+    """Serve HTTP until ``stop`` is set; then finish what is in hand and close.
 
     Args:
         address: ``host:port``; port 0 takes a free one, see `Serving.port`.

@@ -65,7 +65,7 @@ class Observe(Protocol):
         """Take note.
 
         Args:
-            protocol: ``http`` or ``grpc``.
+            protocol: ``http``, ``grpc`` or ``remote_write``.
             answer: ``accepted``, or the reason of the refusal (see docs/drops.md).
             size_bytes: of the body as received, as far as it was read.
             sender: None where it is not known.
