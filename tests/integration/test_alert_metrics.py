@@ -18,6 +18,8 @@ from tests.faults.stack import ROLES, UP, Stack, wait_until
 from tests.integration.end_to_end import now, post
 
 # A child that `up` had to start again is counted by `up` alone, once it has happened.
+# A collector that scrapes nothing has none of these; tests/integration/test_scrape.py asks one that does.
+_OF_SCRAPING = {"catchment_scrape_targets", "catchment_scrapes_total"}
 _OF_UP = "catchment_child_restarts_total"
 
 
@@ -46,7 +48,7 @@ def test_every_metric_of_the_rules_is_served(served: Mapping[str, str]) -> None:
     """No alert waits for a metric that nobody has."""
     asked = {name for alert in ALERTS for name in re.findall(r"\bcatchment_\w+", alert.expression)}
     names = {name for text in served.values() for name in re.findall(r"^(\w+)[ {]", text, re.MULTILINE)}
-    assert asked - names == {_OF_UP}
+    assert asked - names == {_OF_UP, *_OF_SCRAPING}
 
 
 def test_refusals_have_the_labels_that_rules_ask_for(served: Mapping[str, str]) -> None:
