@@ -63,12 +63,13 @@ class Heard:
 class Drained:
     """What a flush takes.
 
-    Rows by tenant, and as the edge keeps them; digests and counts by place; signs of life by place and window.
+    Rows by tenant, and as the edge keeps them; digests by place, treatment (`Catalog.treatments`) and window; counts by
+    place; signs of life by place and window.
     """
 
     rows: dict[str, pa.Table]
     partials: dict[str, pa.Table]
-    digests: Counter[tuple[int, int]]
+    digests: Counter[tuple[int, int, int]]
     tally: dict[tuple[int, str, str], int]
     heard: dict[tuple[int, int], Heard]
 
@@ -98,7 +99,7 @@ class Edge:
         self._identifier = Identifier(limits, policy, catalog, lives)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
-        self._digests: Counter[tuple[int, int]] = Counter()
+        self._digests: Counter[tuple[int, int, int]] = Counter()
         self._heard: dict[tuple[int, int], Heard] = {}
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
@@ -284,21 +285,23 @@ class Edge:
         self.lives.limit_siblings(self.limits.lives_per_stream_max)
 
     def _keep(self, rows: Rows) -> None:
-        places = self.catalog.places_of(rows.series.astype(np.int64)).astype(np.int64)
+        slots = rows.series.astype(np.int64)
+        # A place and a treatment as one integer, and they and the window as one; numbered densely, which beats sorting,
+        # unless windows lie far apart.
+        treatments = len(self.catalog.treatments)
+        groups = self.catalog.places_of(slots).astype(np.int64) * treatments + self.catalog.treatments_of(slots)
         windows_ns = rows.table["window_start_ns"].to_numpy()
         first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
         windows = (windows_ns - first_ns) // width_ns
-        # (place, window) as one integer; numbered densely, which beats sorting, unless windows lie far apart.
-        packed = places * (int(windows.max()) + 1) + windows
-        pairs, inverse = _numbered(packed)
+        pairs, inverse = _numbered(groups * (int(windows.max()) + 1) + windows)
         digests = np.zeros(len(pairs), np.uint64)
         np.add.at(digests, inverse, rows.digest)
-        of_pair_place, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
+        of_pair_group, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
+        of_pair_place, of_pair_treatment = np.divmod(of_pair_group, treatments)
         place_of_pair = of_pair_place.tolist()
         window_of_pair = (of_pair_window * width_ns + first_ns).tolist()
-        self._add_digests(
-            Counter(dict(zip(zip(place_of_pair, window_of_pair, strict=True), digests.tolist(), strict=True)))
-        )
+        keys = zip(place_of_pair, of_pair_treatment.tolist(), window_of_pair, strict=True)
+        self._add_digests(Counter(dict(zip(keys, digests.tolist(), strict=True))))
         tenants = np.array([self.catalog.places[place].tenant for place in place_of_pair])
         distinct, of_pair = np.unique(tenants, return_inverse=True)
         for code, tenant in enumerate(distinct.tolist()):
@@ -309,7 +312,7 @@ class Edge:
             if sum(part.num_rows for part in parts) > max(_ROWS_MERGED_MIN, 3 * parts[0].num_rows):
                 self._rows[tenant] = [_merged(parts)]
 
-    def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
+    def _add_digests(self, digests: Counter[tuple[int, int, int]]) -> None:
         for key, digest in digests.items():
             self._digests[key] = (self._digests[key] + digest) % 2**64
 

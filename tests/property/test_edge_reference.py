@@ -50,7 +50,7 @@ def _assert_equal(given_cells: dict[Key, Cell], expected: dict[Key, Cell]) -> No
 def _digests(drained: list[Drained], edge: EdgeHarness) -> Counter[tuple[str, str, int]]:
     result: Counter[tuple[str, str, int]] = Counter()
     for each in drained:
-        for (slot, window_ns), digest in each.digests.items():
+        for (slot, _, window_ns), digest in each.digests.items():
             place = edge.catalog.places[slot]
             key = (place.tenant, place.cluster, window_ns)
             result[key] = (result[key] + digest) % 2**64
