@@ -9,7 +9,9 @@ Rules:
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
-4. Equal series of different treatments (`collectors.treatment`) have slots of their own.
+4. When policy changes, budgets begin anew: a series counts once a stream is in it again (`count_anew`), or the series
+   of before would leave no room for those of after. What no stream is in goes at one of the next flushes.
+5. Equal series of different treatments (`collectors.treatment`) have slots of their own.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class Catalog:
         self.treatments: list[Treatment] = []
         self._treatment_codes: dict[Treatment, int] = {}
         self._treatments_of_series = array("i")
+        self._is_counted = bytearray()
 
     def place(self, tenant: str, cluster: str) -> int:
         """The slot of a place."""
@@ -136,12 +139,15 @@ class Catalog:
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, attributes)
         known = self._series_slots.get((place, _key(identity, treatment)))
-        if known is not None:
+        if known is not None and self._is_counted[known]:
             return known, ""
         reason = self._over_budget(tenant, metric)
         if not reason:
             self._per_tenant[tenant] += 1
             self._per_metric[tenant, metric] += 1
+            if known is not None:
+                self._is_counted[known] = True
+                return known, ""
             return self._add(Series(place, service, metric, kind, unit, attributes, identity, treatment)), ""
         return self._overflow(place, service, metric, kind, unit, treatment), reason
 
@@ -158,21 +164,30 @@ class Catalog:
             self._overflow_per_tenant[tenant] += 1
         return self._add(replace(series, place=place))
 
+    def count_anew(self) -> None:
+        """Let budgets begin anew (rule 4)."""
+        self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
+        self._is_counted = bytearray(len(self.series))
+
     def compact(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
         """Drop the series where ``used`` is false, so that budgets count only what lives.
 
         Returns:
             The new slot of each old one, -1 where it is gone.
         """
-        old = self.series
+        old, was_counted = self.series, self._is_counted
         self.series, self._series_slots, self._ids = [], {}, array("Q")
         self._places_of_series, self._treatments_of_series = array("i"), array("i")
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
-        self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
+        self.count_anew()
         moved = np.full(len(old), -1, np.int32)
         for slot in np.flatnonzero(used).tolist():
             place = self.places[old[slot].place]
-            moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
+            if was_counted[slot]:
+                moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
+            else:
+                moved[slot] = self._add(old[slot])
+                self._is_counted[-1] = False
         return moved
 
     def _over_budget(self, tenant: str, metric: str) -> str:
@@ -186,7 +201,7 @@ class Catalog:
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
         known = self._series_slots.get((place, _key(identity, treatment)))
-        if known is not None:
+        if known is not None and self._is_counted[known]:
             return known
         if self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1:
             service, metric, unit, treatment = "", OVERFLOW_METRIC, "", PLAIN
@@ -195,6 +210,9 @@ class Catalog:
             if known is not None:
                 return known
         self._overflow_per_tenant[tenant] += 1
+        if known is not None:
+            self._is_counted[known] = True
+            return known
         return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity, treatment))
 
     def _add(self, series: Series) -> int:
@@ -204,6 +222,7 @@ class Catalog:
         for name, column in self._texts.items():
             column.append(self.places[series.place].cluster if name == "cluster" else getattr(series, name))
         self._ids.append(series.series_id)
+        self._is_counted.append(True)
         self._places_of_series.append(series.place)
         code = self._treatment_codes.setdefault(series.treatment, len(self.treatments))
         if code == len(self.treatments):
