@@ -49,6 +49,24 @@ class SeriesRow:
 
 
 @dataclass(frozen=True)
+class HeldRow:
+    """An envelope that is held: for how long such are, and since when (ns, UTC)."""
+
+    seconds: float
+    since_ns: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """A held envelope without its bytes."""
+
+    id: int
+    seconds: float
+    since_ns: int
+
+
+@dataclass(frozen=True)
 class PolicyRow:
     """Policies that are, or were, in force: ``until_ns`` (UTC), 0 for those that are."""
 
@@ -64,7 +82,7 @@ class Flush:
     ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
     they are all there are: earlier segments are deleted; likewise ``series_whole``.
     ``acknowledged`` adds to the totals of points and digests by (tenant, lane). ``policies`` are all that are kept;
-    None leaves them as they are.
+    None leaves them as they are. ``held`` is held from now on, ``held_gone`` (ids) is not any more.
     """
 
     meta: Meta
@@ -78,3 +96,5 @@ class Flush:
     seen_forgotten: int
     acknowledged: dict[tuple[str, str], tuple[int, int]]
     policies: Sequence[PolicyRow] | None = None
+    held: Sequence[HeldRow] = ()
+    held_gone: Sequence[int] = ()
