@@ -50,6 +50,7 @@ SHELLS = {
     "collectors/intake.py": "one task for commits, one for decoding",
     "collectors/state.py": "the SQLite file: outbox, state of streams, position",
     "collectors/ladder.py": "two threads tell it what waits",
+    "collectors/recorded.py": "reads the inbox of a folder beside its collector",
     "collectors/receive/": "the sockets of the receivers",
     "collectors/tenants.py": "reads the tenants file when it changes",
     "aggregators/aggregator.py": "wires the aggregator: the log, the clock",
