@@ -26,6 +26,9 @@ class Merge(Enum):
     MAX = "max"  # null is neutral
     LATEST = "latest"  # max over the tuple of all columns of the same group, in schema order; null is neutral
     HISTOGRAM = "histogram"  # maps of interval → count, added by key
+    REGISTERS = (
+        "registers"  # maps of register → rank, the larger by key: a count of distinct things, see algebra/distinct
+    )
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,23 @@ HEALTH = (
     Column("policy_version", pa.string(), "String", Merge.LATEST, "policy in force", group="health"),
 )
 
+CARDINALITY = (
+    WINDOW_START,
+    WINDOW_SECONDS,
+    CLUSTER,
+    _key("metric", _TEXT, "LowCardinality(String)", "name of the metric"),
+    _key("attribute", _TEXT, "LowCardinality(String)", "an attribute kept by policy; empty for the series themselves"),
+    Column("streams", pa.uint64(), "UInt64", Merge.SUM, "streams with the attribute that began in the window"),
+    Column("folded", pa.uint64(), "UInt64", Merge.SUM, "of these, folded into otel.metric.overflow"),
+    Column(
+        "registers",
+        _MAP,
+        "Map(Int64, UInt64)",
+        Merge.REGISTERS,
+        "HyperLogLog of the attribute's values (of the series): register -> rank; see catchmentDistinct",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -179,7 +199,7 @@ class Lane:
         return tuple(column.name for column in self.columns if column.merge is Merge.KEY)
 
 
-# What crosses a tier: collectors write `metrics_cluster`, `totals`, `drops`, `health`; aggregators add region rows.
+# What crosses a tier: collectors write all but `metrics_region`, which aggregators add.
 # A lane's name is also its global table's.
 LANES = MappingProxyType(
     {
@@ -190,12 +210,13 @@ LANES = MappingProxyType(
             Lane("totals", 1, TOTALS),
             Lane("drops", 1, DROPS),
             Lane("health", 1, HEALTH),
+            Lane("cardinality", 1, CARDINALITY),
         )
     }
 )
 
-EDGE_LANES = ("metrics_cluster", "totals", "drops", "health")
-GLOBAL_LANES = ("metrics_cluster", "metrics_region", "totals", "drops", "health")
+EDGE_LANES = ("metrics_cluster", "totals", "drops", "health", "cardinality")
+GLOBAL_LANES = ("metrics_cluster", "metrics_region", "totals", "drops", "health", "cardinality")
 
 
 def regional_topic(prefix: str, region: str, lane: str) -> str:

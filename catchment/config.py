@@ -73,7 +73,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Listen:
-    """Addresses. One that is not loopback demands ``tenants``, ``sql`` its users; ``status`` shows no tenant's data."""
+    """Addresses. One that is not loopback demands ``tenants``, ``sql`` readers or users; ``status`` shows no rows."""
 
     otlp_grpc: Address = setting(Address("127.0.0.1", 4317), "OTLP over gRPC", unit="address")
     otlp_http: Address = setting(
@@ -136,6 +136,9 @@ class Retention:
     totals: int = setting(0, "control totals", unit="seconds", consequence="older rows are deleted")
     drops: int = setting(0, "counts of drops", unit="seconds", consequence="older rows are deleted")
     health: int = setting(0, "heartbeats", unit="seconds", consequence="older rows are deleted")
+    cardinality: int = setting(
+        0, "which attributes make how many series", unit="seconds", consequence="older rows are deleted"
+    )
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class Sql:
 
     users: Mapping[str, str] = setting(
         factory=dict,
-        text="name: SHA-256 of the password in hex; without a user only loopback is served",
+        text="name: SHA-256 of the password in hex, who sees everything; without a user only loopback is served",
     )
 
 
@@ -249,6 +252,11 @@ class Config:
     listen: Listen = setting(factory=Listen, text="addresses")
     tenants: Path | None = setting(
         None, "file of tokens and certificates: whose they are (tenant, cluster, labels); read again when it changes"
+    )
+    readers: Path | None = setting(
+        None,
+        "file of SQL readers: their passwords and tokens, and whose rows each sees; read again when it changes",
+        consequence="nobody reads without credentials, not even from loopback",
     )
     tls: ListenTls = setting(factory=ListenTls, text="TLS of the OTLP receivers")
     rates: tuple[Rate, ...] = setting((), "how much tenants may send")
@@ -317,6 +325,7 @@ class Config:
             region=self.region if self.store.scope is Reach.REGION else None,
             listen_sql=self.listen.sql,
             sql=self.sql,
+            readers=self.readers,
             retention=self.retention,
             limits=self.limits,
             log=self.log,
@@ -371,6 +380,7 @@ class StoreConfig:
     region: str | None
     listen_sql: Address
     sql: Sql
+    readers: Path | None
     retention: Retention
     limits: Limits
     log: LogSettings

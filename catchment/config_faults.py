@@ -165,8 +165,9 @@ def _address_faults(config: Config) -> list[tuple[str, str]]:
     taken: dict[Address, str] = {}
     for field in dataclasses.fields(config.listen):
         key, address = f"listen.{field.name}", getattr(config.listen, field.name)
-        guard = {"status": "", "sql": "sql.users"}.get(field.name, "tenants")
-        is_guarded = {"": True, "tenants": config.tenants is not None, "sql.users": bool(config.sql.users)}[guard]
+        guard = {"status": "", "sql": "readers"}.get(field.name, "tenants")
+        has_readers = config.readers is not None or bool(config.sql.users)
+        is_guarded = {"": True, "tenants": config.tenants is not None, "readers": has_readers}[guard]
         if not address.is_loopback and not is_guarded:
             faults.append((key, f"{address} is not loopback, so anybody could use it; set {guard}: or use 127.0.0.1"))
         if address in taken:

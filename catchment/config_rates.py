@@ -17,7 +17,11 @@ class Rate:
     requests_per_second: float = setting(0.0, "requests; 0 for no limit", consequence=_CONSEQUENCE, least=0)
     points_per_second: float = setting(0.0, "points; 0 for no limit", consequence=_CONSEQUENCE, least=0)
     bytes_per_second: int = setting(
-        0, "bytes of bodies as received; 0 for no limit", unit="bytes", consequence=_CONSEQUENCE, least=0
+        0,
+        "bytes of bodies as received, over gRPC after decompression; 0 for no limit",
+        unit="bytes",
+        consequence=_CONSEQUENCE,
+        least=0,
     )
     burst_seconds: float = setting(
         10.0,

@@ -30,7 +30,7 @@ class Retry(CatchmentError):
 
 
 class Reject(CatchmentError):
-    """Backpressure: tell the sender to come back (429, 503, RESOURCE_EXHAUSTED).
+    """Backpressure: tell the sender to come back (503 or 429, UNAVAILABLE).
 
     ``retry_after_seconds`` is the hint given to the sender.
     """

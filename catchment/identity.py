@@ -45,6 +45,11 @@ def hash_parts(*parts: str) -> int:
     return digest.intdigest()
 
 
+def value_hash(value: object) -> int:
+    """The hash of an attribute's value (as `canonical_attributes` takes them): XXH3-64 of its canonical JSON."""
+    return xxhash.xxh3_64_intdigest(_encode(value).encode("utf-8", "surrogatepass"))
+
+
 def series_id(tenant: str, service: str, metric: str, kind: str, unit: str, attributes: str) -> int:
     """The id of a series: what is left of a stream after policy; the same in every cluster and region.
 

@@ -196,6 +196,27 @@ class Limits:
         consequence="points fold into the series otel.metric.overflow=true; counted as overflow_metric",
         least=1,
     )
+    series_bytes_per_tenant_max: int = setting(
+        64 * _MIB,
+        "names and attributes of the series of one tenant that the collector knows",
+        unit="bytes",
+        consequence="points fold into the series otel.metric.overflow=true; counted as overflow_tenant",
+        least=_KIB,
+    )
+    overflow_log_seconds: int = setting(
+        600,
+        "between two lines of the log that name the attribute which makes a metric's series overflow",
+        unit="seconds",
+        consequence="until then its overflow is in pipeline_drops and cardinality_top only",
+        least=1,
+    )
+    cardinality_sketches_max: int = setting(
+        20_000,
+        "metrics and attributes of streams that began since the last flush; 1 KiB each, a quarter of them for a tenant",
+        unit="sketches",
+        consequence="metrics beyond count together as otel.overflow in cardinality_top, attributes beyond not at all",
+        least=4,
+    )
     lateness_seconds: int = setting(
         3600,
         "how late a delta or gauge point may be and still be checked against the repeats that are remembered",

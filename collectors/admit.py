@@ -67,7 +67,7 @@ class Admit:
         peer: str,
         *,
         forwarded: bool = False,
-        certificate_names: Sequence[str] = (),
+        certificate_names: Sequence[str] | None = None,
     ) -> Sender:
         """Who is asking.
 
@@ -75,16 +75,16 @@ class Admit:
             authorization: the value of the header or metadata entry ``authorization``, None if there is none.
             peer: the peer's IP address; "" if it has none (a socket in the file system).
             forwarded: the request bears the marks of a proxy.
-            certificate_names: of the certificate that the peer has proved to hold.
+            certificate_names: of the certificate that the peer has proved to hold; None if it has none.
 
         Raises:
             Unauthenticated: unknown, or anonymous where that is not allowed.
         """
-        certified = self._certified(certificate_names)
+        certified = self._certified(certificate_names or ())
         if authorization is None:
             if certified is not None:
                 return certified
-            if certificate_names and self._directory is not None:
+            if certificate_names is not None and self._directory is not None:
                 raise Unauthenticated("unknown certificate")
             if self._anonymous is None:
                 raise Unauthenticated("a bearer token is needed")

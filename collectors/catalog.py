@@ -5,7 +5,8 @@ of streams name it by its slot; the texts come back only when rows leave.
 
 Rules:
 1. Slots change only in `compact`, which is called when nothing is in flight; series without streams go then.
-2. Budgets: a series beyond ``series_per_tenant_max`` or ``series_per_metric_max`` is folded into the series of the same
+2. Budgets: a series beyond ``series_per_tenant_max`` (of which the texts may have ``series_bytes_per_tenant_max``) or
+   ``series_per_metric_max`` is folded into the series of the same
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +90,8 @@ class Catalog:
         self._per_tenant: Counter[str] = Counter()
         self._per_metric: Counter[tuple[str, str]] = Counter()
         self._overflow_per_tenant: Counter[str] = Counter()
+        self._bytes_per_tenant: Counter[str] = Counter()
+        self._overflow_bytes_per_tenant: Counter[str] = Counter()
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
         self._ids = array("Q")
         self._places_of_series = array("i")
@@ -113,11 +117,11 @@ class Catalog:
         if known is not None:
             return known, ""
         reason = self._over_budget(tenant, metric)
-        if not reason:
-            self._per_tenant[tenant] += 1
-            self._per_metric[tenant, metric] += 1
+        if not reason and attributes != OVERFLOW_ATTRIBUTES:
             return self._add(Series(place, service, metric, kind, unit, attributes, identity)), ""
-        return self._overflow(place, service, metric, kind, unit), reason
+        # SDKs have overflow series too: what they folded is of the same budget as what is folded here.
+        slot = self._overflow(place, service, metric, kind, unit)
+        return slot, reason if reason or self.series[slot].metric == metric else "overflow_tenant"
 
     def restore(self, tenant: str, cluster: str, series: Series) -> int:
         """Put a persisted series back; budgets count it."""
@@ -125,11 +129,6 @@ class Catalog:
         known = self._series_slots.get((place, series.series_id))
         if known is not None:
             return known
-        if series.attributes != OVERFLOW_ATTRIBUTES:
-            self._per_tenant[tenant] += 1
-            self._per_metric[tenant, series.metric] += 1
-        else:
-            self._overflow_per_tenant[tenant] += 1
         return self._add(
             Series(
                 place,
@@ -153,14 +152,33 @@ class Catalog:
         self._places_of_series = array("i")
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
         self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
+        self._bytes_per_tenant, self._overflow_bytes_per_tenant = Counter(), Counter()
         moved = np.full(len(old), -1, np.int32)
         for slot in np.flatnonzero(used).tolist():
             place = self.places[old[slot].place]
             moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
         return moved
 
-    def _over_budget(self, tenant: str, metric: str) -> str:
+    def full(self, tenant: str) -> str:
+        """The limit that a tenant's series have reached all together; "" while there is room."""
         if self._per_tenant[tenant] >= self._limits.series_per_tenant_max:
+            return "series_per_tenant_max"
+        full = self._bytes_per_tenant[tenant] >= self._limits.series_bytes_per_tenant_max
+        return "series_bytes_per_tenant_max" if full else ""
+
+    def largest_metric(self, tenant: str) -> str:
+        """The metric of a tenant that has the most series; "" if there is none."""
+        of_tenant = ((count, metric) for (owner, metric), count in self._per_metric.items() if owner == tenant)
+        return max(of_tenant, default=(0, ""))[1]
+
+    def attributes_of(self, tenant: str, metric: str) -> Iterator[str]:
+        """The attributes of all series of a tenant's metric, canonical JSON."""
+        for series in self.series:
+            if series.metric == metric and self.places[series.place].tenant == tenant:
+                yield series.attributes
+
+    def _over_budget(self, tenant: str, metric: str) -> str:
+        if self.full(tenant):
             return "overflow_tenant"
         if self._per_metric[tenant, metric] >= self._limits.series_per_metric_max:
             return "overflow_metric"
@@ -172,17 +190,28 @@ class Catalog:
         known = self._series_slots.get((place, identity))
         if known is not None:
             return known
-        if self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1:
+        if (
+            self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1
+            or self._overflow_bytes_per_tenant[tenant] >= self._limits.series_bytes_per_tenant_max // 10
+        ):
             service, metric, unit = "", OVERFLOW_METRIC, ""
             identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
             known = self._series_slots.get((place, identity))
             if known is not None:
                 return known
-        self._overflow_per_tenant[tenant] += 1
         return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity))
 
     def _add(self, series: Series) -> int:
         slot = len(self.series)
+        tenant = self.places[series.place].tenant
+        size = len(series.attributes) + len(series.service) + len(series.metric) + len(series.unit)
+        if series.attributes == OVERFLOW_ATTRIBUTES:
+            self._overflow_per_tenant[tenant] += 1
+            self._overflow_bytes_per_tenant[tenant] += size
+        else:
+            self._per_tenant[tenant] += 1
+            self._per_metric[tenant, series.metric] += 1
+            self._bytes_per_tenant[tenant] += size
         self.series.append(series)
         self._series_slots[series.place, series.series_id] = slot
         for name, column in self._texts.items():

@@ -35,7 +35,7 @@ from collectors.lane_rows import LaneRows
 from collectors.state import StateFile
 from collectors.waiting import Replacement, Waiting
 
-_WIDENED = ("metrics_cluster", "totals")
+_WIDENED = ("metrics_cluster", "totals", "cardinality")
 _WIDTHS_SECONDS = (300, 3600)
 _STEP_BYTES = 8 << 20
 

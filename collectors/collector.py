@@ -296,6 +296,9 @@ class Collector:
         for (sender, reason), count in refusals.items():
             place = self.edge.catalog.place(sender.tenant, sender.cluster)
             self.edge.tally.add(place, reason, "requests", count)
+        exploded = self.edge.exploded(now_ns)
+        if exploded is not None:
+            log.warning(exploded.text, extra=exploded.fields)
         own = self._own
         self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
         position = self._pipeline.applied

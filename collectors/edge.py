@@ -25,11 +25,13 @@ from catchment.algebra.merge import merge
 from catchment.errors import Invalid
 from catchment.limits import Limits
 from catchment.windows import NANOSECONDS, of_increases
+from collectors.cardinality import Sketches
 from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
 from collectors.decode.forms import Decoder, Form, decoders, form_of
 from collectors.decode.points import Decoded
 from collectors.decode.remote_wire import WriteRequests
+from collectors.explosion import Explosion, Explosions
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier
 from collectors.kinds import Kind
@@ -66,12 +68,13 @@ class Heard:
 class Drained:
     """What a flush takes.
 
-    Rows by tenant, and as the edge keeps them; digests and counts by place; signs of life by place and window.
+    Rows by tenant, and as the edge keeps them; digests, sketches and counts by place; heartbeats by place and window.
     """
 
     rows: dict[str, pa.Table]
     partials: dict[str, pa.Table]
     digests: Counter[tuple[int, int]]
+    cardinality: Sketches
     tally: dict[tuple[int, str, str], int]
     heard: dict[tuple[int, int], Heard]
 
@@ -99,6 +102,7 @@ class Edge:
         self._outstanding: list[Staged] = []
         self._decoders = decoders()
         self._identifier = Identifier(limits, policy, catalog, lives)
+        self._explosions = Explosions(limits, catalog)
         self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
@@ -222,7 +226,8 @@ class Edge:
         self._aggregate(sweep_now_ns=now_ns)
         partials = {tenant: _merged(tables) for tenant, tables in self._rows.items()}
         rows = {tenant: named(table, self.catalog) for tenant, table in partials.items()}
-        drained = Drained(rows, partials, self._digests, self.tally.drain(), self._heard)
+        sketches = self._identifier.cardinality.drain()
+        drained = Drained(rows, partials, self._digests, sketches, self.tally.drain(), self._heard)
         self._rows, self._digests, self._heard = {}, Counter(), {}
         return drained
 
@@ -231,6 +236,7 @@ class Edge:
         for tenant, table in drained.partials.items():
             self._rows.setdefault(tenant, []).append(table)
         self._add_digests(drained.digests)
+        self._identifier.cardinality.put_back(drained.cardinality)
         self.tally.put_back(drained.tally)
         for (place, _), heard in drained.heard.items():
             self.hear(self.catalog.places[place].tenant, self.catalog.places[place].cluster, heard)
@@ -274,6 +280,10 @@ class Edge:
         used[state.series[:size]] = True
         state.series[:size] = self.catalog.compact(used)[state.series[:size]]
         return dropped
+
+    def exploded(self, now_ns: int) -> Explosion | None:
+        """What there is to tell of series that were folded since the last flush."""
+        return self._explosions.look(self._identifier.cardinality.folded(), now_ns)
 
     def hear(self, tenant: str, cluster: str, heard: Heard) -> None:
         """Take note of a sign of life: the latest in each window counts, since a window without one is silent."""

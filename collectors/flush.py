@@ -21,6 +21,7 @@ from catchment.envelope import encode, seal
 from catchment.reach import Reach
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
+from collectors.cardinality import rows_by_tenant
 from collectors.catalog import Catalog
 from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
@@ -67,7 +68,7 @@ def rows_of(
         drained: see `Edge.drain`.
         catalog: what its place slots mean.
         source: who flushes.
-        now_ns: the time of the flush: the window of drops.
+        now_ns: the time of the flush: the window of drops and sketches.
         window_seconds: the resolution.
         reach_of: how far the cluster rows of a metric go.
     """
@@ -113,6 +114,8 @@ def rows_of(
                 "policy_version": heard.policy_version or source.policy_version,
             }
         )
+    sketches = rows_by_tenant(drained.cardinality, catalog, window_start_ns=window_ns, window_seconds=window_seconds)
+    lanes += [LaneRows("cardinality", tenant, table) for tenant, table in sketches.items()]
     for lane, by_tenant in (("drops", drops), ("health", health)):
         for tenant, rows in by_tenant.items():
             lanes.append(LaneRows(lane, tenant, pa.Table.from_pylist(rows, LANES[lane].schema)))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catchment.identity import canonical_attributes, hash_parts, mix
+from catchment.identity import canonical_attributes, hash_parts, mix, series_id
 from catchment.limits import Limits
+from collectors.cardinality import Cardinality
 from collectors.catalog import Catalog
 from collectors.decode.attributes import AttributeReader, Attributes, Unreadable, merged, service_of
 from collectors.decode.points import Decoded, Described
@@ -52,6 +53,7 @@ class Identifier:
         self._policy = policy
         self._catalog = catalog
         self._lives = lives
+        self.cardinality = Cardinality(limits, catalog)
         self._raw = HashIndex()
         self._key_of_life: UInt64s = np.zeros(0, np.uint64)
         self._reader = AttributeReader(limits)
@@ -170,13 +172,12 @@ class Identifier:
         known = self._lives.find(ids, starts[rows[readable]])
         values[readable] = known
         series = np.zeros(len(rows), np.int32)
-        unnoted: Notes = Counter()
         # Of known lives too: they may come from before a restart, and the policy may be another since.
         for i in readable.tolist():
             stream = streams[i]
             assert stream is not None
             try:
-                series[i] = self._series(stream, notes if values[i] == ABSENT else unnoted)
+                series[i] = self._series(stream, notes if values[i] == ABSENT else None)
             except Unreadable as error:
                 values[i] = _REASON_BASE - error.reason
         self._move_series(values[readable[known != ABSENT]], series[readable[known != ABSENT]])
@@ -226,7 +227,8 @@ class Identifier:
         )
         return _Stream(stream_id, place, name, unit, kind, found.point, found.resource)
 
-    def _series(self, stream: _Stream, notes: Notes) -> int:
+    def _series(self, stream: _Stream, notes: Notes | None) -> int:
+        """The series of a stream by policy; ``notes`` is None where the stream is known already."""
         attributes = merged(stream.point, stream.resource)
         if len(attributes) > self._limits.attribute_count_max:
             raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
@@ -240,8 +242,12 @@ class Identifier:
         series, folded = self._catalog.slot(
             stream.place, service, stream.metric, stream.kind.row_kind, stream.unit, canonical
         )
-        if folded:
-            notes[stream.place, Reason[folded.upper()]] += 1
+        if notes is not None:
+            if folded:
+                notes[stream.place, Reason[folded.upper()]] += 1
+            key = (service, stream.metric, stream.kind.row_kind, stream.unit, canonical)
+            identity = series_id(self._catalog.places[stream.place].tenant, *key)
+            self.cardinality.add(stream.place, stream.metric, kept, identity, is_folded=bool(folded))
         return series
 
     def _name(self, raw: bytes, *, required: bool) -> str:

@@ -5,7 +5,7 @@ Rules:
 1. A tenant's bucket holds ``burst`` seconds of its rate, is full at first, and fills at the rate.
 2. A request is let in while no bucket of its tenant is empty, and pays when its size is known: a bucket may go below
    zero, by what was in hand at that moment. So the limit holds over time, and one large request is never stuck.
-3. Whoever is pushed back is told when the bucket has something again.
+3. Whoever is pushed back is told when all of its buckets have something again.
 4. What was refused for another reason has paid for its request and bytes: it has cost us as much.
 """
 
@@ -40,6 +40,11 @@ class _Bucket:
         self.level = min(self.level_max, self.level + elapsed * self.per_second)
         self.at_seconds = now_seconds
 
+    @property
+    def empty_seconds(self) -> float:
+        """How long it takes until there is something again."""
+        return -self.level / self.per_second
+
 
 class Rates:
     """The buckets of all tenants that send to one collector; ``clock`` in seconds, never going back."""
@@ -56,13 +61,13 @@ class Rates:
             RateLimited: a bucket of the tenant is empty.
         """
         buckets = self._of(tenant)
-        for bucket in buckets.values():
-            if bucket.level <= 0:
-                seconds = max(1, math.ceil(-bucket.level / bucket.per_second))
-                raise RateLimited(
-                    f"tenant {tenant} sends more than {bucket.per_second:g} {bucket.what} a second",
-                    retry_after_seconds=seconds,
-                )
+        empty = [bucket for bucket in buckets.values() if bucket.level <= 0]
+        if empty:
+            last = max(empty, key=lambda bucket: bucket.empty_seconds)
+            raise RateLimited(
+                f"tenant {tenant} sends more than {last.per_second:g} {last.what} a second",
+                retry_after_seconds=max(1, math.ceil(last.empty_seconds)),
+            )
         self._pay(buckets, "requests", 1)
 
     def pay(self, tenant: str, what: str, amount: float) -> None:

@@ -107,8 +107,8 @@ MEANING = {
     Reason.BASELINE: "first point of a life that began before this collector knew it; counts from here on",
     Reason.RESET: "a cumulative value fell without a new start time; counted from zero",
     Reason.UNVERIFIED: "older than the repeats that are remembered; accepted",
-    Reason.OVERFLOW_TENANT: "stream folded into otel.metric.overflow: the tenant's budget is reached (unit: streams)",
-    Reason.OVERFLOW_METRIC: "stream folded into otel.metric.overflow: the metric's budget is reached (unit: streams)",
+    Reason.OVERFLOW_TENANT: "stream folded, the tenant's budget is reached (unit: streams); see view cardinality_top",
+    Reason.OVERFLOW_METRIC: "stream folded, the metric's budget is reached (unit: streams); see view cardinality_top",
     Reason.LATE_GAUGE: "older than the stream's latest sample; changes count, sum, min, max only",
     Reason.FAMILIES_FULL: "a metric family of remote write whose type was not kept: metric_families_max is reached"
     " (unit: families)",

@@ -60,7 +60,7 @@ class Intake(Protocol):
 
         Raises:
             Invalid: the payload is wrong and stays wrong (400, INVALID_ARGUMENT).
-            Reject: backpressure: come back after ``retry_after_seconds`` (503, RESOURCE_EXHAUSTED).
+            Reject: backpressure: come back after ``retry_after_seconds`` (503 or 429, UNAVAILABLE).
             CatchmentError: trouble of our own (500, INTERNAL).
         """
         ...

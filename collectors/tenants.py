@@ -20,9 +20,8 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -30,11 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from catchment.entries import load_entries
 from catchment.errors import ConfigFaults
-from catchment.files import version_of
 from catchment.identity import canonical_attributes
+from catchment.watched_file import WatchedFile
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What tenants and clusters may be called: a name becomes part of keys such as ``<tenant>/<cluster>``."""
@@ -74,14 +72,7 @@ class Tenants:
         Raises:
             ConfigFaults: all that is wrong with it, or that it cannot be read.
         """
-        path = Path(path)
-        try:
-            entries = read_entries(path.read_bytes(), path.suffix)
-        except OSError as error:
-            raise ConfigFaults([f"{path}: cannot be read: {error.strerror}"]) from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigFaults([f"{path}: not readable as {path.suffix[1:] or 'YAML'}: {error}"]) from error
-        return cls.of(entries, str(path))
+        return cls.of(load_entries(Path(path)), str(path))
 
     @classmethod
     def of(cls, entries: object, name: str) -> Tenants:
@@ -104,9 +95,10 @@ class Tenants:
                 sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))
                 if labels_of.setdefault((sender.tenant, sender.cluster), sender.labels) != sender.labels:
                     found.append("labels: differ from an earlier entry of the same cluster")
+                credential: Any
                 known: dict[Any, Sender]
                 if "certificate" in entry:
-                    key, credential, known = "certificate", entry["certificate"], by_name
+                    key, credential, known = "certificate", _name(entry["certificate"]), by_name
                 else:
                     key, credential, known = "token_sha256", bytes.fromhex(entry["token_sha256"]), by_digest
                 if credential in known:
@@ -129,21 +121,19 @@ class Tenants:
 
     def certified(self, names: Iterable[str]) -> frozenset[Sender]:
         """The senders that the names of a certificate speak for."""
-        return frozenset(self.by_name[name] for name in names if name in self.by_name)
+        return frozenset(self.by_name[name] for name in map(_name, names) if name in self.by_name)
 
 
-class TenantsFile:
+class TenantsFile(WatchedFile[Tenants]):
     """A tenants file that is read again when it changes.
 
     ``report`` is told in one line what a reload brought: that the file changed, or why it was not taken.
     """
 
     def __init__(self, path: str | Path, report: Callable[[str], None]) -> None:
-        self._path = Path(path)
-        self._report = report
-        self._seen = version_of(self._path)
-        self._asked = asyncio.Event()
-        self.current = Tenants.load(self._path)
+        super().__init__(
+            Path(path), Tenants.load, "tenants file", lambda tenants: f"{tenants.count} tokens and certificates", report
+        )
 
     def find(self, token: str) -> Sender | None:
         """The sender that a token speaks for, by the file in force."""
@@ -153,83 +143,13 @@ class TenantsFile:
         """The senders that a certificate's names speak for, by the file in force."""
         return self.current.certified(names)
 
-    def reload(self) -> None:
-        """Read the file at the next turn of `watch`, changed or not (SIGHUP)."""
-        self._asked.set()
 
-    async def watch(self, poll_seconds: float = 1.0) -> None:
-        """Look after the file until cancelled. Reading happens in a thread, so that receiving goes on."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), poll_seconds)
-            looked = await asyncio.to_thread(version_of, self._path)
-            if looked == self._seen and not self._asked.is_set():
-                continue
-            self._asked.clear()
-            self._seen = looked
-            try:
-                self.current = await asyncio.to_thread(Tenants.load, self._path)
-            except ConfigFaults as error:
-                self._report(f"tenants file has faults, the one before it stays in force: {error}")
-            else:
-                self._report(f"tenants file {self._path} read: {self.current.count} tokens and certificates")
-
-
-def read_entries(text: bytes, suffix: str) -> Any:
-    """What a file says, unchecked: JSON if its name ends in ``.json``, else YAML.
-
-    Raises:
-        ValueError, YAMLError, RecursionError: not readable as that.
-    """
-    return json.loads(text) if suffix == ".json" else _read_yaml(text)
-
-
-def entries_of(text: bytes, suffix: str) -> list[dict[str, Any]]:
-    """The entries of a file that is valid."""
-    return read_entries(text, suffix) or []
-
-
-def _read_yaml(text: bytes) -> object:
-    """The first document: lists, mappings and strings. Streams over the parser's events, for files of 100,000 entries.
-
-    All scalars stay strings as written: ``no``, ``1e3`` and dates are names here, not values of other types.
-    """
-    root: list[Any] = []
-    open_nodes: list[tuple[Any, list[str]]] = [(root, [])]
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            open_nodes.pop()
-            continue
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"aliases such as *{event.anchor} are not read here")
-        if isinstance(event, yaml.DocumentStartEvent) and root:
-            raise ValueError("more than one document")
-        if not isinstance(event, yaml.NodeEvent):
-            continue
-        value: Any = {}
-        if isinstance(event, yaml.ScalarEvent):
-            value = event.value if event.value or event.style else None
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = []
-        parent, keys = open_nodes[-1]
-        if isinstance(parent, list):
-            parent.append(value)
-        elif keys:
-            parent[keys.pop()] = value
-        elif not isinstance(value, str):
-            raise ValueError(f"{_line(event)}: a key must be plain text")
-        elif value in parent:
-            raise ValueError(f"{_line(event)}: key {value!r} stands twice")
-        else:
-            keys.append(value)
-            continue
-        if not isinstance(event, yaml.ScalarEvent):
-            open_nodes.append((value, []))
-    return root[0] if root else None
-
-
-def _line(event: yaml.Event) -> str:
-    return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
+def _name(name: str) -> str:
+    """A certificate's name as it is looked up: an address in one spelling, which others each have of their own."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name
 
 
 def _faults_of(entry: Any) -> list[str]:

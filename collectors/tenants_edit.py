@@ -1,7 +1,11 @@
-"""Entries put into the text of a tenants file, or taken out of it; what else stands there, comments too, stays.
+"""Entries put into the text of a tenants file, or taken out of it.
 
-The text is edited by lines and read again: if that does not say exactly what it should, the edit is refused, so that a
-file in a form that is not edited here (flow style, a document within others) is never damaged.
+Rules:
+
+1. YAML is edited by lines: those of an entry come or go, with the comments on and between them; every other byte stays.
+2. JSON has no comments; it is written anew, two spaces deep.
+3. The new text is read again: if it does not say exactly what it should, the edit is refused, so that a file in a form
+   that is not edited here (flow style, a document within others) is never damaged.
 """
 
 from __future__ import annotations
@@ -12,10 +16,23 @@ from typing import Any
 
 import yaml
 
+from catchment.entries import entries_of
 from catchment.errors import ConfigFaults, Invalid
-from collectors.tenants import Tenants, entries_of
+from collectors.tenants import Tenants
 
 Entry = Mapping[str, Any]
+
+
+def text_of(file: bytes) -> str:
+    """A file's text, byte for byte: no line end is changed.
+
+    Raises:
+        Invalid: it is in another encoding, which readers know and this does not write.
+    """
+    try:
+        return file.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid("the file is not UTF-8; convert it, or edit it by hand") from error
 
 
 def added(text: str, suffix: str, entry: Entry) -> str:
@@ -28,14 +45,16 @@ def added(text: str, suffix: str, entry: Entry) -> str:
     Raises:
         Invalid: it would not be valid with it, or cannot be edited here.
     """
-    before = entries_of(text.encode(), suffix)
+    entries = [*entries_of(text.encode(), suffix), entry]
+    line_end = _line_end(text)
     if suffix == ".json":
-        new = json.dumps([*before, entry], indent=2) + "\n"
+        new = _as_json(entries, line_end)
     else:
         # JSON strings are YAML, whatever a name looks like.
-        lines = [f"{key}: {json.dumps(value)}" for key, value in entry.items()]
-        new = text + ("\n" if text and not text.endswith("\n") else "") + "- " + "\n  ".join(lines) + "\n"
-    return _checked(new, suffix, [*before, entry])
+        lines = [f"{key}: {_json_in_yaml(value)}" for key, value in entry.items()]
+        gap = line_end if text and not text.endswith("\n") else ""
+        new = f"{text}{gap}- {f'{line_end}  '.join(lines)}{line_end}"
+    return _checked(new, suffix, entries)
 
 
 def removed(text: str, suffix: str, out: Collection[int]) -> str:
@@ -45,32 +64,52 @@ def removed(text: str, suffix: str, out: Collection[int]) -> str:
         Invalid: it cannot be edited here.
     """
     kept = [entry for number, entry in enumerate(entries_of(text.encode(), suffix)) if number not in out]
-    new = json.dumps(kept, indent=2) + "\n" if suffix == ".json" else _without(text, out)
+    new = _as_json(kept, _line_end(text)) if suffix == ".json" else _without(text, out)
     return _checked(new, suffix, kept)
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
+
+
+def _as_json(entries: Sequence[Entry], line_end: str) -> str:
+    return json.dumps(entries, indent=2, ensure_ascii=False).replace("\n", line_end) + line_end
+
+
+def _json_in_yaml(value: object) -> str:
+    # YAML folds or refuses some of what JSON leaves as it is.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in text)
 
 
 def _without(text: str, out: Collection[int]) -> str:
     lines = text.splitlines(keepends=True)
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
-    starts = [node.start_mark.line for node in root.value] if root is not None else []
-    ends = [*starts[1:], len(lines)]
+    entries = root.value if root is not None else []
     for number in sorted(out, reverse=True):
-        start, end = starts[number], ends[number]
-        # Comments and blank lines before the next entry are the next one's.
-        while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
-            end -= 1
-        del lines[start:end]
+        del lines[entries[number].start_mark.line : _end_line(entries[number])]
     return "".join(lines)
 
 
+def _end_line(node: yaml.Node) -> int:
+    """The line after the last one of a node; a block ends at the next token, beyond blank lines and comments."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end_line(last[1] if isinstance(last, tuple) else last)
+    mark = node.end_mark
+    return int(mark.line + (mark.column > 0))
+
+
 def _checked(new: str, suffix: str, expected: Sequence[Entry]) -> str:
+    found: list[dict[str, Any]] | None
     try:
         found = entries_of(new.encode(), suffix)
+    except (ValueError, yaml.YAMLError):
+        found = None
+    if found != list(expected):
+        raise Invalid("the file is written in a form that is not edited here; edit it by hand")
+    try:
         Tenants.of(found, "with this change")
     except ConfigFaults as error:
         raise Invalid("; ".join(error.faults)) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise Invalid("the file is written in a form that is not edited here; edit it by hand") from error
-    if found != list(expected):
-        raise Invalid("the file is written in a form that is not edited here; edit it by hand")
     return new

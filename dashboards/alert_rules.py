@@ -184,6 +184,22 @@ ALERTS = (
         "None of their points count. What was pushed back comes again, if its sender can wait.",
     ),
     Alert(
+        "CatchmentTargetsDown",
+        'catchment_scrape_targets{state="down"} > 0',
+        10,
+        "warning",
+        f"{_AT} has had {{{{ $value }}}} scrape targets that are down for 10 minutes",
+        "Their counters count on and are caught up with when they answer again, if they did not restart meanwhile.",
+    ),
+    Alert(
+        "CatchmentScrapesRefused",
+        _rises('catchment_scrapes_total{end="refused"}', 15, _WHO),
+        5,
+        "warning",
+        f"{_AT} could not take {_COUNT} scrapes within 15 minutes",
+        "The collector pushes back its own scraper too. Gauges have gaps; counters are in the next scrape.",
+    ),
+    Alert(
         "CatchmentLagging",
         "min_over_time(catchment_lag_messages[15m]) > 100 and delta(catchment_lag_messages[15m]) >= 0",
         15,

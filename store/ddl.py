@@ -144,7 +144,13 @@ def _latest_column(group: str, members: tuple[Column, ...]) -> TableColumn:
 
 
 def _aggregated_type(column: Column) -> str:
-    function = {Merge.SUM: "sum", Merge.MIN: "min", Merge.MAX: "max", Merge.HISTOGRAM: "sumMap"}[column.merge]
+    function = {
+        Merge.SUM: "sum",
+        Merge.MIN: "min",
+        Merge.MAX: "max",
+        Merge.HISTOGRAM: "sumMap",
+        Merge.REGISTERS: "maxMap",
+    }[column.merge]
     inner = f"Nullable({column.clickhouse_type})" if column.nullable else column.clickhouse_type
     return f"SimpleAggregateFunction({function}, {inner})"
 

@@ -1,4 +1,5 @@
-"""The SQL functions of histograms: the same rules as `catchment.histogram`, which is the reference.
+"""The SQL functions of histograms and of counts of distinct things: the same rules as `catchment.histogram` and
+`catchment.algebra.distinct`, which are the reference.
 
 Functions are global in the engine, not per database, and expressions without variables:
 ``arrayMap(x -> …, [value])[1]`` names an intermediate value, so that it is computed once and not for every bucket.
@@ -7,6 +8,8 @@ Functions are global in the engine, not per database, and expressions without va
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from catchment.algebra.distinct import ALPHA, REGISTERS
 
 
 @dataclass(frozen=True)
@@ -105,5 +108,16 @@ FUNCTIONS = (
         "[catchmentRankBound(catchmentBoundRank(x) + toInt64(toFloat64(toFloat32(x)) < toFloat64(x)))])[1]",
         "Float64",
         "how many values are <= x: exact at a bucket's own bound, inside a bucket its linear share",
+    ),
+    Function(
+        "catchmentDistinct",
+        ("registers",),
+        "arrayMap((empty, raw) -> toUInt64(round(if("
+        f"raw <= {2.5 * REGISTERS} AND empty > 0, {REGISTERS} * log({REGISTERS} / empty), raw))), "
+        f"[{REGISTERS} - length(registers)], "
+        f"[{ALPHA * REGISTERS**2!r} / ({REGISTERS} - length(registers) + "
+        "arraySum(rank -> pow(2, -toInt64(rank)), mapValues(registers)))])[1]",
+        "UInt64",
+        "about how many distinct things `registers` have seen, within 3.3 % mostly; merge them by maxMap before",
     ),
 )

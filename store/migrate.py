@@ -8,7 +8,9 @@ Rules:
    added would fill that view twice.
 3. Functions and views hold no data: they are replaced whenever their text has changed.
 4. A store that a newer program migrated is `TooNew`.
-5. Retention is set to what the configuration says at every start; without a word nothing expires.
+5. A lane's table that is not there is made, also between versions: nothing fills it but its own messages, and a program
+   that does not know it leaves it alone.
+6. Retention is set to what the configuration says at every start; without a word nothing expires.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import pyarrow as pa
 from catchment.crash import crash_point
 from catchment.errors import Retry, TooNew
 from catchment.identity import hash_parts
-from store.ddl import MIGRATIONS_TABLE, TABLES_DATABASE, create_all, modify_retention, tables
+from store.ddl import MIGRATIONS_TABLE, TABLES_DATABASE, create_all, create_table, modify_retention, tables
 from store.engine.port import Engine
 from store.functions import FUNCTIONS
 from store.ledger import Ledger
@@ -69,6 +71,7 @@ def migrate(
     """
     with ledger.exclusive():
         applied = _to_version(engine, ledger, now_ns)
+        applied += _add_tables(engine, ledger, now_ns)
         applied += _replace_definitions(engine, now_ns)
         applied += _set_retention(engine, retention_seconds or {})
         return applied
@@ -101,6 +104,16 @@ def _to_version(engine: Engine, ledger: Ledger, now_ns: int) -> list[str]:
             crash_point("migrate.applied")
         _record(engine, step.version, step.what, now_ns)
     return [step.what for step in missing]
+
+
+def _add_tables(engine: Engine, ledger: Ledger, now_ns: int) -> list[str]:
+    there = _one(engine, "SELECT name FROM system.tables WHERE database = {database:String}", database=TABLES_DATABASE)
+    added = [table for table in tables() if table.name not in there.split("\n")]
+    for table in added:
+        engine.execute(create_table(table, deduplication_window=ledger.deduplication_window))
+        crash_point("migrate.applied")
+        _record(engine, VERSION, f"table {table.name}", now_ns)
+    return [f"table {table.name}" for table in added]
 
 
 def _replace_definitions(engine: Engine, now_ns: int) -> list[str]:

@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from store.ddl import TABLES_DATABASE, VIEWS_DATABASE
 from store.engine.port import Engine, EngineError, Result
+from store.leakproof import is_leakproof
+from store.reader_scope import REFUSED_SETTINGS, Inventory, Scope
 from store.sql_guard import Statement, parse, words
 from store.sql_request import SqlRequest
 from store.sql_settings import QueryLimits, engine_settings
@@ -25,6 +28,8 @@ _TSV = "text/tab-separated-values; charset=UTF-8"
 _CONTENT_TYPES = {"CSV": "text/csv; charset=UTF-8; header=absent", "TabSeparated": _TSV, "TSV": _TSV}
 _CONTENT_TYPES |= {"CSVWithNames": "text/csv; charset=UTF-8; header=present", "XML": "application/xml; charset=UTF-8"}
 _BINARY_FORMATS = ("Native", "RowBinary", "Arrow", "Parquet", "ORC", "Avro", "MsgPack", "BSON", "Npy", "Buffers")
+# They tell how many rows were read.
+_PROGRESS_FORMATS = "withprogress"
 _LEVELS = frozenset(str(level) for level in range(1, 16))
 
 
@@ -38,6 +43,7 @@ class Catalogue:
         settings: names of all settings.
         formats: output formats, lower case → name.
         table_functions: names of all table functions, lower case.
+        inventory: its databases and tables.
     """
 
     version: str
@@ -45,6 +51,7 @@ class Catalogue:
     settings: frozenset[str]
     formats: Mapping[str, str]
     table_functions: frozenset[str]
+    inventory: Inventory
 
 
 @dataclass(frozen=True)
@@ -73,21 +80,39 @@ def read_catalogue(engine: Engine) -> Catalogue:
         settings=frozenset(column("SELECT name FROM system.settings")),
         formats={name.lower(): name for name in formats if name.lower() not in _DENIED_FORMATS},
         table_functions=frozenset(column("SELECT lower(name) FROM system.table_functions")),
+        inventory=Inventory(
+            databases=frozenset(column("SELECT name FROM system.databases")),
+            beside_views=frozenset(column(f"SELECT name FROM system.tables WHERE database = '{VIEWS_DATABASE}'")),
+            with_tenant=frozenset(
+                column(f"SELECT table FROM system.columns WHERE database = '{TABLES_DATABASE}' AND name = 'tenant'")
+            ),
+            system=frozenset(column("SELECT name FROM system.tables WHERE database = 'system'")),
+        ),
     )
 
 
-def answer(engine: Engine, request: SqlRequest, limits: QueryLimits, catalogue: Catalogue) -> Answer:
-    """Guard and run a query, and frame its result as the client asked.
+def answer(
+    engine: Engine,
+    request: SqlRequest,
+    limits: QueryLimits,
+    catalogue: Catalogue,
+    tenants: tuple[str, ...] | None = None,
+) -> Answer:
+    """Guard and run a query, and frame its result as the client asked; ``tenants`` are those that its reader sees.
 
     Raises:
         EngineError: the guard's, the engine's, or a limit's.
     """
     statement = parse(request.query)
     check_database(request.database)
+    scope = None if tenants is None else Scope(tenants, catalogue.inventory)
+    refused = frozenset() if scope is None else REFUSED_SETTINGS
     for inner in statement.inner_settings:
-        engine_settings(inner, limits, catalogue.settings)
-    settings = engine_settings({**request.settings, **statement.settings}, limits, catalogue.settings)
-    output = _output_format(statement.format or request.format or _DEFAULT_FORMAT, catalogue)
+        engine_settings(inner, limits, catalogue.settings, refused)
+    settings = engine_settings({**request.settings, **statement.settings}, limits, catalogue.settings, refused)
+    output = _output_format(statement.format or request.format or _DEFAULT_FORMAT, catalogue, scope)
+    if scope is not None:
+        settings |= scope.settings()
 
     def ask(sql: str, output_format: str) -> Result:
         result = engine.query(
@@ -97,7 +122,11 @@ def answer(engine: Engine, request: SqlRequest, limits: QueryLimits, catalogue: 
         return result
 
     tree = _tree(ask, statement.sql)
-    tables = check_tree(statement, tree, database=request.database, table_functions=catalogue.table_functions)
+    tables = check_tree(
+        statement, tree, database=request.database, table_functions=catalogue.table_functions, bounds=scope
+    )
+    if scope is not None and is_leakproof(statement, tree, request.parameters):
+        settings["query_plan_filter_push_down"] = "1"
     if tables == {"system.settings"}:
         # Clients read there which settings they may send; under readonly=1 the engine would say none.
         settings["readonly"] = "2"
@@ -111,7 +140,7 @@ def answer(engine: Engine, request: SqlRequest, limits: QueryLimits, catalogue: 
     headers = [
         ("Content-Type", _content_type(output)),
         ("X-ClickHouse-Format", output),
-        ("X-ClickHouse-Summary", _summary(result)),
+        ("X-ClickHouse-Summary", _summary(result, is_whole=scope is None)),
     ]
     return _encoded(parts, headers, request)
 
@@ -134,9 +163,9 @@ def _tree(ask: Callable[[str, str], Result], sql: str) -> list[str]:
         raise EngineError(error.code, error.name, own) from error
 
 
-def _output_format(name: str, catalogue: Catalogue) -> str:
+def _output_format(name: str, catalogue: Catalogue, scope: Scope | None) -> str:
     known = catalogue.formats.get(name.lower())
-    if known is None:
+    if known is None or (scope is not None and name.lower().endswith(_PROGRESS_FORMATS)):
         raise EngineError(UNKNOWN_FORMAT, "UNKNOWN_FORMAT", f"Unknown format {name}.")
     return known
 
@@ -171,7 +200,10 @@ def _content_type(output: str) -> str:
     return _CONTENT_TYPES.get(output, "text/plain; charset=UTF-8")
 
 
-def _summary(result: Result) -> str:
+def _summary(result: Result, *, is_whole: bool) -> str:
+    if not is_whole:
+        # What was read, and how long it took, tells of rows that the reader must not see.
+        return json.dumps({"result_rows": str(result.rows), "result_bytes": str(len(result.data))})
     figures = {
         "read_rows": result.rows_read,
         "read_bytes": result.bytes_read,

@@ -35,6 +35,7 @@ import uvicorn
 
 from store.access import admit
 from store.engine.port import Engine, EngineError
+from store.readers import Readers
 from store.sql_answer import Answer, Catalogue, answer, read_catalogue
 from store.sql_request import read_credentials, read_request, url_parameters
 from store.sql_settings import QueryLimits
@@ -65,7 +66,8 @@ class SqlEndpointConfig:
     """The endpoint's limits and users.
 
     Attributes:
-        users: name → SHA-256 of the password, in hex. Without a user only loopback is served.
+        users: name → SHA-256 of the password, in hex; they see everything. Without a user only loopback is served.
+        readers: gives the readers in force; None: there is no readers file.
         queries_max: queries that run, or whose answers are being sent, at once.
         queue_max: queries that wait; one more is answered 503.
         queue_seconds_max: how long one waits before it is answered 503.
@@ -76,6 +78,7 @@ class SqlEndpointConfig:
     """
 
     users: Mapping[str, str] = field(default_factory=dict)
+    readers: Callable[[], Readers] | None = None
     queries_max: int = 8
     queue_max: int = 64
     queue_seconds_max: float = 30
@@ -209,12 +212,14 @@ class _Endpoint:
         query_id = parameters.get("query_id") or headers.get("x-clickhouse-query-id") or str(uuid.uuid4())
         reply.headers = [("X-ClickHouse-Query-Id", _header_value(query_id))]
         peer = scope["client"][0] if scope.get("client") else ""
-        admit(read_credentials(headers, parameters), peer, headers.get("host", ""), config.users)
+        readers = config.readers() if config.readers is not None else None
+        reader = admit(read_credentials(headers, parameters), peer, headers.get("host", ""), config.users, readers)
         async with self._place():
             body = await self._body(receive)
             catalogue = await self._known()
             request = read_request(parameters, headers, body, bytes_max=config.request_bytes_max)
-            done = await self._in_thread(functools.partial(answer, self._engine, request, config.limits, catalogue))
+            ask = functools.partial(answer, self._engine, request, config.limits, catalogue, reader.tenants)
+            done = await self._in_thread(ask)
             reply.headers.append(("X-ClickHouse-Timezone", catalogue.timezone))
             await self._send(reply, done)
 

@@ -1,8 +1,8 @@
 """A request of the ClickHouse HTTP interface, read into one value. Pure: header and parameter maps and a body in.
 
 Where the query comes from: ``?query=``, the body, or both with a line feed between them; or the field ``query`` of a
-multipart form. Credentials: ``X-ClickHouse-User``/``-Key`` headers, basic authentication or ``user``/``password``
-parameters; one of them only.
+multipart form. Credentials: ``X-ClickHouse-User``/``-Key`` headers, basic authentication, a bearer token, or
+``user``/``password`` parameters; one of them only.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def read_credentials(headers: Mapping[str, str], parameters: Mapping[str, str]) 
         except (binascii.Error, UnicodeDecodeError):
             raise _bad_credentials("the Basic token cannot be read") from None
         return Credentials(user, password)
+    if scheme.lower() == "bearer" and token.strip():
+        return Credentials(token=token.strip())
     if scheme:
         raise _bad_credentials(f"'{scheme}' HTTP Authorization scheme is not supported")
     return Credentials(parameters.get("user", ""), parameters.get("password", ""))

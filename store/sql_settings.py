@@ -82,7 +82,10 @@ class QueryLimits:
 
 
 def engine_settings(
-    asked: Mapping[str, str], limits: QueryLimits, known: frozenset[str] = frozenset()
+    asked: Mapping[str, str],
+    limits: QueryLimits,
+    known: frozenset[str] = frozenset(),
+    refused: frozenset[str] = frozenset(),
 ) -> dict[str, str]:
     """The settings to run a query with, from those that the reader asked for.
 
@@ -90,6 +93,7 @@ def engine_settings(
         asked: by name, as text.
         limits: the locked ones.
         known: names that the engine knows, for telling an unknown name (115) from a refused one (452).
+        refused: names that this reader may not send, although others may.
 
     Returns:
         Settings for the engine, the locked ones always among them; ``readonly`` is last.
@@ -105,6 +109,8 @@ def engine_settings(
             result[name] = _lowered(name, value, locked[name])
         elif name in TRANSPORT or name.startswith(TRANSPORT_PREFIXES):
             _check_unlocking(name, value)
+        elif name in refused:
+            raise _violation(f"Setting {name} should not be changed")
         elif name in ALLOWED or (name.startswith(ALLOWED_PREFIXES) and name not in _REFUSED):
             result[name] = value
         elif known and name not in known:

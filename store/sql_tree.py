@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from store.sql_guard import ACCESS_DENIED, READONLY, UNKNOWN_DATABASE, Statement, check_function, refuse, words
 
@@ -49,6 +50,29 @@ class _Node:
     children: int = 0
 
 
+class Bounds(Protocol):
+    """What else a tree may not name: `store.reader_scope.Scope`, of a reader that sees some tenants only.
+
+    Each method raises `EngineError` 497.
+    """
+
+    def check_kind(self, statement: Statement, root: str) -> None:
+        """Look at the first line of the tree."""
+        ...
+
+    def check_table(self, database: str, table: str) -> None:
+        """Look at a table's name."""
+        ...
+
+    def check_identifier(self, name: str) -> None:
+        """Look at any other name."""
+        ...
+
+    def check_function(self, name: str) -> None:
+        """Look at a function's name."""
+        ...
+
+
 def check_database(name: str) -> None:
     """Refuse a database that is not served, as one that does not exist.
 
@@ -65,6 +89,7 @@ def check_tree(
     *,
     database: str = "catchment",
     table_functions: frozenset[str] = frozenset(),
+    bounds: Bounds | None = None,
 ) -> frozenset[str]:
     """Refuse a statement by the tree that the engine's parser makes of it.
 
@@ -73,6 +98,7 @@ def check_tree(
         lines: what ``EXPLAIN AST`` of ``statement.sql`` answered: a node a line, indented by its depth.
         database: that unqualified names are looked up in.
         table_functions: every table function that the engine knows, lower case: those not served are refused by name.
+        bounds: of a reader that may not reach all that is served.
 
     Returns:
         The names of all tables in it, with their databases.
@@ -92,15 +118,19 @@ def check_tree(
         parent = path[-1] if path else _Node("", "")
         grandparent = path[-2] if len(path) > 1 else parent
         _check_kind(statement.kind, head, depth)
+        if bounds is not None and depth == 0:
+            bounds.check_kind(statement, text)
         if head == "Function":
             _check_call(node.name, parent.head, table_functions)
+            if bounds is not None:
+                bounds.check_function(node.name)
         elif head == "TableIdentifier":
-            tables.add(_check_table(node.name, database))
+            tables.add(_check_table(node.name, database, bounds))
         elif head == "Identifier":
-            _check_identifier(node.name)
+            _check_identifier(node.name, bounds)
             if parent.children and grandparent.name.lower().endswith("in"):
                 # The right side of IN may be a table.
-                _check_table(node.name, database, or_column=True)
+                _check_table(node.name, database, bounds, or_column=True)
         elif head == "Set" and not (statement.kind == "explain" and depth == 1):
             clauses += 1
         parent.children += 1
@@ -132,7 +162,7 @@ def _check_call(name: str, parent: str, table_functions: frozenset[str]) -> None
         raise refuse(ACCESS_DENIED, f"Function '{name}' is not allowed for readers.")
 
 
-def _check_table(name: str, database: str, *, or_column: bool = False) -> str:
+def _check_table(name: str, database: str, bounds: Bounds | None, *, or_column: bool = False) -> str:
     """The name of a table with its database, if it is served; ``or_column`` where a column could stand as well."""
     own, dot, table = name.partition(".")
     if not dot:
@@ -141,11 +171,15 @@ def _check_table(name: str, database: str, *, or_column: bool = False) -> str:
         raise refuse(ACCESS_DENIED, f"Database {own} is not served to readers; use catchment.")
     if own.lower() == "system" and table.lower() not in SYSTEM_TABLES:
         raise refuse(ACCESS_DENIED, f"Table system.{table} is not served to readers.")
+    if bounds is not None:
+        bounds.check_table(own, table)
     return f"{own}.{table}"
 
 
-def _check_identifier(name: str) -> None:
+def _check_identifier(name: str, bounds: Bounds | None) -> None:
     """Refuse a column's name that could be a table's in a hidden database."""
+    if bounds is not None:
+        bounds.check_identifier(name)
     own, dot, _ = name.partition(".")
     if dot and own.lower() in ("default", "_temporary_and_external_tables"):
         raise refuse(ACCESS_DENIED, f"Database {own} is not served to readers; use catchment.")

@@ -352,8 +352,45 @@ FROM {TABLES_DATABASE}.drops AS source
 GROUP BY tenant, tier, place, lane, reason, unit, window_start, window_seconds""",
 )
 
+_CARDINALITY = View(
+    "cardinality_top",
+    "tenant, region, cluster, metric, attribute, day; order it by distinct_values",
+    (
+        TENANT,
+        REGION,
+        CLUSTER,
+        ViewColumn("metric", _TEXT, "name of the metric; otel.overflow: those beyond limits.cardinality_sketches_max"),
+        ViewColumn("attribute", _TEXT, "an attribute that policy keeps"),
+        ViewColumn("window_start", _TIME, "start of the day, UTC: what follows is of streams that began on it"),
+        ViewColumn("distinct_values", "UInt64", "estimate of how many values the attribute had, within 3.3 % mostly"),
+        ViewColumn("series", "UInt64", "estimate of how many series the metric's streams asked for"),
+        ViewColumn("streams", "UInt64", "streams that have the attribute"),
+        ViewColumn("folded_streams", "UInt64", "of these, folded into otel.metric.overflow: a budget was reached"),
+        ViewColumn("last_window", _TIME, "start of the latest window in which a stream began"),
+        ViewColumn("registers", "Map(Int64, UInt64)", "for further sums: catchmentDistinct(maxMap(registers))"),
+    ),
+    f"""SELECT tenant, region, cluster, metric, attribute, window_start,
+    catchmentDistinct(merged_registers) AS distinct_values, series, merged_streams AS streams,
+    merged_folded AS folded_streams, last_window, merged_registers AS registers
+FROM
+(
+    SELECT *, max(if(attribute = '', catchmentDistinct(merged_registers), 0))
+        OVER (PARTITION BY tenant, region, cluster, metric, window_start) AS series
+    FROM
+    (
+        SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster, source.metric AS metric,
+            source.attribute AS attribute, toStartOfDay(source.window_start) AS window_start,
+            max(source.window_start) AS last_window, sum(source.streams) AS merged_streams,
+            sum(source.folded) AS merged_folded, maxMap(source.registers) AS merged_registers
+        FROM {TABLES_DATABASE}.cardinality AS source
+        GROUP BY tenant, region, cluster, metric, attribute, window_start
+    )
+)
+WHERE attribute != '' OR metric = 'otel.overflow'""",
+)
+
 
 def views() -> tuple[View, ...]:
     """All views, each after those that it reads."""
     metrics: Iterable[View] = (metrics_view(table) for table in tables() if is_metrics(LANES[table.lane.name]))
-    return (*metrics, _CLUSTERS, _COVERAGE_CLUSTER, _COVERAGE, _control_totals(), _DROPS)
+    return (*metrics, _CLUSTERS, _COVERAGE_CLUSTER, _COVERAGE, _control_totals(), _DROPS, _CARDINALITY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from catchment.limits import Limits
 from collectors import life_table
 from collectors.catalog import Catalog, Series
 from collectors.content import PROTOBUF
-from collectors.edge import Drained, Edge
+from collectors.edge import Edge
 from collectors.flush import Flusher
 from collectors.lives import Lives
 from collectors.policy import Policy
@@ -104,7 +103,7 @@ def outbox_rows(rows: list[OutboxRow], lane: str = "metrics_cluster") -> dict[st
 
 def metric_rows(rows: list[OutboxRow]) -> list[Row]:
     """The metric rows in some envelopes as dicts, one a series and window."""
-    return rows_of(Drained(outbox_rows(rows), {}, Counter(), {}, {}))
+    return rows_of(outbox_rows(rows))
 
 
 def totals_of(rows: list[OutboxRow]) -> dict[tuple[str, str, int], tuple[int, int]]:

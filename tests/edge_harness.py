@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from catchment.config import Policies
 from catchment.errors import Invalid
@@ -80,17 +81,17 @@ class EdgeHarness:
         for (place, reason, unit), count in drained.tally.items():
             del place
             self.tally[reason, unit] += count
-        return rows_of(drained)
+        return rows_of(drained.rows)
 
     def points_tallied(self, reason: str) -> int:
         """Points counted under a reason in all flushes so far."""
         return self.tally[reason, "points"]
 
 
-def rows_of(drained: Drained) -> list[Row]:
+def rows_of(tables: Mapping[str, pa.Table]) -> list[Row]:
     """The rows of all tenants as dicts; times become seconds after T0, histograms dicts of (lower, upper) → count."""
     rows = []
-    for tenant, table in sorted(drained.rows.items()):
+    for tenant, table in sorted(tables.items()):
         table.validate(full=True)
         for row in table.to_pylist():
             row["tenant"] = tenant

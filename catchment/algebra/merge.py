@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 
 from catchment.algebra.extremes import maximum, minimum
 from catchment.algebra.grouping import Grouping, Int64s, blocks, group, rank, view
-from catchment.algebra.histogram_map import HistogramSum
 from catchment.algebra.latest import Latest
+from catchment.algebra.map_merge import MapMerge
 from catchment.algebra.sum import DecimalSum, FloatSum, Sum
 from catchment.algebra.text import take_text
 from catchment.columns import METRICS_REGION, Column, Merge
@@ -108,7 +109,9 @@ def _aggregate(column: Column, groups: Grouping) -> _Aggregate:
     if column.merge is Merge.MAX:
         return maximum(groups)
     if column.merge is Merge.HISTOGRAM:
-        return HistogramSum(column.arrow_type, groups)
+        return MapMerge(column.arrow_type, groups)
+    if column.merge is Merge.REGISTERS:
+        return MapMerge(column.arrow_type, groups, np.maximum)
     if pa.types.is_floating(column.arrow_type):
         return FloatSum(groups)
     return (DecimalSum if pa.types.is_decimal(column.arrow_type) else Sum)(column.arrow_type, groups)

@@ -65,6 +65,8 @@ def send(
 def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
+        # What the user names is trusted, also where it is no authority but the listener's own certificate.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if cert is not None:
             context.load_cert_chain(cert, key)
     except (ssl.SSLError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 
@@ -24,8 +25,11 @@ from store.ledger import Ledger
 from store.loader import Loader, State
 from store.migrate import DEDUPLICATION_WINDOW_BLOCKS, migrate
 from store.operations import Operations
+from store.readers import ReadersFile
 from store.sql_http import App, Message, Receive, Send, SqlEndpointConfig, make_app, serve
 from store.sql_settings import QueryLimits
+
+_log = logging.getLogger(__name__)
 
 
 async def run_store(config: Config, context: RoleContext) -> None:
@@ -52,7 +56,8 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     topics = _topics(settings)
     quarantine = settings.folder / "quarantine"
     loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
-    app = _Counted(make_app(engine, config=_endpoint(settings)), context)
+    readers = ReadersFile(settings.readers, _log.info) if settings.readers is not None else None
+    app = _Counted(make_app(engine, config=_endpoint(settings, readers)), context)
     listening: list[int] = []
     trouble: list[str] = []
 
@@ -89,7 +94,12 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load())
-            tasks.create_task(serve(app, address.host, address.port, context.stop, on_listening=listening.append))
+            watching = tasks.create_task(readers.watch()) if readers is not None else None
+            try:
+                await serve(app, address.host, address.port, context.stop, on_listening=listening.append)
+            finally:
+                if watching is not None:
+                    watching.cancel()
     finally:
         loader.close()
 
@@ -102,10 +112,11 @@ def _topics(settings: StoreConfig) -> list[str]:
     return [store_topic(prefix, region, lane) for lane in GLOBAL_LANES]
 
 
-def _endpoint(settings: StoreConfig) -> SqlEndpointConfig:
+def _endpoint(settings: StoreConfig, readers: ReadersFile | None) -> SqlEndpointConfig:
     limits = settings.limits
     return SqlEndpointConfig(
         users=settings.sql.users,
+        readers=None if readers is None else lambda: readers.current,
         queries_max=limits.queries_in_flight_max,
         queue_max=limits.queries_waiting_max,
         request_bytes_max=limits.query_bytes_max,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import click
 
 from catchment.cli.exits import EnvironmentFault, UsageFault
 from catchment.cli.options import config_option, json_option, pairs_of, read_config
+from catchment.entries import entries_of
 from catchment.errors import Invalid
 from catchment.files import sync_folder
-from collectors.tenants import Tenants, entries_of
-from collectors.tenants_edit import Entry, added, removed
+from collectors.tenants import Tenants
+from collectors.tenants_edit import Entry, added, removed, text_of
 
 _TOKEN_BYTES = 32
 
@@ -56,7 +58,7 @@ def add(
             raise UsageFault(
                 f"{tenant_name}/{cluster} has an entry already; for a second token: catchment tenant rotate"
             )
-        token, credential = ("", {"certificate": certificate}) if certificate else _new_token()
+        token, credential = _new_token() if certificate is None else ("", {"certificate": certificate})
         entry = credential | {"tenant": tenant_name, "cluster": cluster} | ({"labels": given} if given else {})
         write(added(text, path.suffix, entry))
     _tell(token, f"{tenant_name}/{cluster} may send", as_json)
@@ -110,23 +112,31 @@ def _editing(path: Path) -> Iterator[tuple[Path, str, Callable[[str], None]]]:
         with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
+                # Root's lock must not keep out whoever owns the file.
+                with contextlib.suppress(PermissionError):
+                    os.fchown(lock.fileno(), path.stat().st_uid, path.stat().st_gid)
                 Tenants.load(path)
-            text = path.read_text("utf-8") if path.exists() else ("[]\n" if path.suffix == ".json" else "")
-            yield path, text, lambda new: _replace(path, new)
+                text = text_of(path.read_bytes())
+            else:
+                text = "[]\n" if path.suffix == ".json" else ""
+            yield path, text, lambda new: _replace(path, new.encode())
     except Invalid as error:
         raise UsageFault(f"{path}: {error.reason}") from error
     except OSError as error:
         raise EnvironmentFault(f"{path} cannot be changed: {error.strerror or error}") from error
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, new: bytes) -> None:
+    """Put a file with the old one's owner, group and mode in its place: collectors read it as before."""
     partial = path.with_name(f".{path.name}.partial")
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(new)
         file.flush()
-        os.fchmod(file.fileno(), mode)
+        if path.exists():
+            old = path.stat()
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
         os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)

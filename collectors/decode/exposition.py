@@ -6,7 +6,7 @@ Rules:
 1. A series is known by its raw text, the line that declares its type, the one of its unit, the part of the record it
    stands in and its target's `Reading`. Labels are parsed, merged with the target's and relabelled once for each.
 2. The role of a sample follows from its name before relabelling, to which the declaration belongs.
-3. What the scraper reports itself is neither relabelled nor renamed.
+3. What the scraper reports itself is neither relabelled nor renamed; ``up`` has its instance as an attribute, too.
 4. A line that is no sample is a point that is refused by reason; all such lines of all targets share one series.
 """
 
@@ -50,6 +50,7 @@ _TYPES = {
     "info": MetricType.INFO,
     "stateset": MetricType.STATE_SET,
 }
+UP = "up"
 # Of a series that is no sample.
 _MALFORMED_KEY = np.uint64(1)
 _TIMESTAMP_SECONDS_MAX = 9e9
@@ -80,7 +81,11 @@ def series_written(written: Written | None) -> Series:
     unit_of, unit = _declared(written.unit_line)
     unit = unit if unit_of == family else ""
     if written.is_report:
-        return series_of({**reading.labels, **labels}, lambda name: _type_of(name, family, declared))
+        series = series_of({**reading.labels, **labels}, lambda name: _type_of(name, family, declared))
+        if series.metric != UP:
+            return series
+        # Which target is down must be told, also where policy drops instances.
+        return replace(series, labels={**series.labels, "instance": reading.labels.get("instance", "")})
     name = labels[NAME]
     merged = relabelled(_with_target(labels, reading), reading.rules)
     if merged is None:

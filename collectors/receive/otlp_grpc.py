@@ -7,7 +7,8 @@ Rules:
 1. OK means durable: it is sent after `Intake.submit` returned, and only then.
 2. Errors carry a google.rpc.Status in ``grpc-status-details-bin``: RetryInfo with UNAVAILABLE (come back), BadRequest
    with INVALID_ARGUMENT (never again).
-3. A client that cancels while its request is being taken in changes nothing: the request is finished.
+3. A client that cancels while its request is being taken in changes nothing: the request is finished, counted as in
+   flight until then, and paid for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from collectors.receive.serving import (
     reason_of,
     split_address,
     status_of,
+    submit,
     too_many,
     unobserved,
 )
@@ -68,23 +70,17 @@ class OtlpGrpc:
         if self._in_flight.count >= self._limits.requests_in_flight_max:
             self._observe("grpc", "pushed_back", len(request), None)
             await _abort(context, too_many(self._limits))
-        self._in_flight.count += 1
         sender: Sender | None = None
         try:
             sender = self._sender(context)
-            rates = self._admit.rates
-            rates.admit(sender.tenant)
-            rates.pay(sender.tenant, "bytes", len(request))
+            self._admit.rates.admit(sender.tenant)
+            self._admit.rates.pay(sender.tenant, "bytes", len(request))
             outcome = await self._submit(request, sender)
-            rates.pay(sender.tenant, "points", outcome.points)
         except CatchmentError as error:
             self._observe("grpc", reason_of(error), len(request), sender)
             if status_of(error).code == grpc.StatusCode.INTERNAL.value[0]:
                 _LOG.exception("request failed")
             await _abort(context, error)
-        finally:
-            self._in_flight.count -= 1
-        self._observe("grpc", ACCEPTED, len(request), sender)
         if not outcome.points_rejected and not outcome.message:
             return b""
         response = ExportMetricsServiceResponse()
@@ -113,10 +109,20 @@ class OtlpGrpc:
             policy_version=self._admit.policy_version,
             body=request,
         )
-        task = asyncio.ensure_future(self._intake.submit(received))
+        self._in_flight.count += 1
+        task = asyncio.create_task(self._take_in(received, sender))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    async def _take_in(self, received: Received, sender: Sender) -> Outcome:
+        outcome = await submit(self._intake, self._admit.rates, received)
+        self._observe("grpc", ACCEPTED, len(received.body), sender)
+        return outcome
+
+    def _done(self, task: asyncio.Task[Outcome]) -> None:
+        self._in_flight.count -= 1
+        self._tasks.discard(task)
 
 
 def peer_address(peer: str) -> str:

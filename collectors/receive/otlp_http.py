@@ -35,6 +35,7 @@ from collectors.receive.serving import (
     Observe,
     Serving,
     bind,
+    submit,
     too_many,
     unobserved,
 )
@@ -121,7 +122,7 @@ class OtlpHttp:
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
                 forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
-                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names", ()),
+                certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)
         content_type, encoding = route.content(headers)
@@ -146,8 +147,7 @@ class OtlpHttp:
                 body=body,
             )
             with refusals():
-                outcome = await self._intake.submit(received)
-            self._admit.rates.pay(sender.tenant, "points", outcome.points)
+                outcome = await submit(self._intake, self._admit.rates, received)
             return route.accepted(content_type, outcome)
         finally:
             self._in_flight.count -= 1
@@ -212,7 +212,7 @@ class _Connection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         names = names_of_peer(self.transport.get_extra_info("peercert"))
-        if names:
+        if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
 
 

@@ -14,7 +14,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from catchment.errors import CatchmentError, Invalid, Reject, Retry
 from collectors.admit import Unauthenticated
 from collectors.content import TooLarge
-from collectors.rates import RateLimited
+from collectors.rates import RateLimited, Rates
+from collectors.records import Intake, Outcome, Received
 from collectors.tenants import Sender
 
 _BACKLOG = 1024
@@ -98,6 +99,13 @@ class InFlight:
 
     count: int = 0
     size_bytes: int = 0
+
+
+async def submit(intake: Intake, rates: Rates, received: Received) -> Outcome:
+    """Take a request in and let its tenant pay for the points: what is durable is paid for, whoever waits for it."""
+    outcome = await intake.submit(received)
+    rates.pay(received.tenant, "points", outcome.points)
+    return outcome
 
 
 def split_address(address: str) -> tuple[str, int]:

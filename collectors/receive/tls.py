@@ -5,13 +5,15 @@ Rules:
 1. Connections are TLS 1.2 or above, or refused; with ``client_ca`` those without a certificate of it are refused too.
 2. Files are read again when they change, for the connections that come then. Files with a fault leave those before
    them in force, and the report says so.
-3. A certificate's names are its common name and its alternative names (DNS, URI such as a SPIFFE ID, mail, address).
+3. A session from before the files in force is not resumed: whoever resumes one is not verified anew.
+4. A certificate's names are its common name and its alternative names (DNS, URI such as a SPIFFE ID, mail, address).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,7 @@ class Certificates:
         self._report = report
         self._seen = self._look()
         self._loaded = _load(settings)
+        self._in_force_since_seconds = 0.0
         # A listener keeps its context; each handshake gets the one of the files in force.
         self.context = self._loaded.context
         self.context.sni_callback = self._choose
@@ -69,10 +72,16 @@ class Certificates:
             except CatchmentError as error:
                 self._report(f"TLS files have a fault, those before them stay in force: {error}")
             else:
+                self._in_force_since_seconds = time.time()
                 self._report(f"TLS certificate {self._settings.cert} read")
 
-    def _choose(self, handshake: Any, name: str | None, context: ssl.SSLContext) -> None:
+    def _choose(self, handshake: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+        # TLS 1.2 resumes by the listener's own cache of sessions too, for two hours, which Python cannot turn off. The
+        # sender is told once, and its next connection is a full handshake. (OpenSSL cuts a session's time to seconds.)
+        if handshake.session_reused and handshake.session.time <= self._in_force_since_seconds:
+            return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
         handshake.context = self._loaded.context
+        return None
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [version_of(file) for file in _files(self._settings).values()]
@@ -102,7 +111,7 @@ def _context(settings: ListenTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    # Whoever resumes a session is not verified anew, so a certificate would outlive the authority that was replaced.
+    # No tickets: they would be resumed whatever was replaced (rule 3).
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     assert settings.cert is not None  # the configuration is checked for it
@@ -132,16 +141,18 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def names_of_peer(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The names of a certificate as `ssl.SSLSocket.getpeercert` gives it."""
+def names_of_peer(certificate: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """The names of a certificate as `ssl.SSLSocket.getpeercert` gives it; None where none was verified."""
     if not certificate:
-        return ()
+        return None
     subject = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
     others = [value for kind, value in certificate.get("subjectAltName", ()) if isinstance(value, str)]
     return tuple(dict.fromkeys([*subject, *others]))
 
 
-def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:
-    """The names of a certificate as gRPC's ``auth_context`` gives them."""
+def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...] | None:
+    """The names of a certificate as gRPC's ``auth_context`` gives them; None where none was verified."""
+    if "x509_pem_cert" not in properties:
+        return None
     found = [*properties.get("x509_common_name", ()), *properties.get("x509_subject_alternative_name", ())]
     return tuple(dict.fromkeys(name.decode("utf-8", "surrogateescape") for name in found))

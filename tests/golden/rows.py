@@ -73,4 +73,14 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "policy_version": "p1",
         }
     ],
+    "cardinality": [
+        {
+            **_KEYS,
+            "metric": "http.server.requests",
+            "attribute": "route",
+            "streams": 12,
+            "folded": 3,
+            "registers": {0: 1, 511: 3, 1023: 54},
+        }
+    ],
 }

@@ -150,6 +150,21 @@ def test_too_many_requests_in_flight_are_pushed_back(intake: RecordingIntake, ch
     assert len(intake.received) == 2
 
 
+def test_clients_that_cancel_stay_in_flight_until_their_requests_are_done(
+    intake: RecordingIntake, channel: grpc.Channel
+) -> None:
+    """Whoever sends and cancels in a loop has no more requests taken in at once than one who waits."""
+    intake.seconds = 0.6
+    for _ in range(SMALL.requests_in_flight_max):
+        intake.started.clear()
+        call = channel.unary_unary(METHOD).future(b"cancelled", timeout=20)
+        assert intake.started.wait(10)
+        call.cancel()
+    with pytest.raises(grpc.RpcError) as raised:
+        export(channel, b"one too many")
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 def test_a_client_that_cancels_changes_nothing(intake: RecordingIntake, channel: grpc.Channel) -> None:
     """A request that is being taken in is finished though its client is gone."""
     intake.seconds = 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from collectors.rates import Rates
 from collectors.records import Outcome
 from collectors.tenants import Tenants
 from tests.integration.receivers import Receivers, RecordingIntake
-from tests.integration.test_receive_grpc import export, status_of
+from tests.integration.test_receive_grpc import METHOD, export, status_of
 from tests.integration.test_receive_tls import recorded
 from tests.unit.test_tenants import digest
 
@@ -83,6 +84,35 @@ def test_grpc_says_unavailable_with_retry_info(receivers: Receivers, intake: Rec
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     info = error_details_pb2.RetryInfo()
     assert status_of(raised.value).details[0].Unpack(info) and info.retry_delay.seconds == 4
+
+
+@pytest.mark.parametrize("gone", ["cancelled", "out of time", "hung up"])
+def test_what_becomes_durable_is_paid_for_though_its_sender_is_gone(
+    receivers: Receivers, intake: RecordingIntake, gone: str
+) -> None:
+    """A client that cancels, runs out of time or hangs up pays for the points that were taken in all the same."""
+    intake.answers.append(Outcome(points=55))
+    intake.seconds = 0.5
+    if gone == "hung up":
+        head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
+        with socket.create_connection(("127.0.0.1", receivers.http_port)) as connection:
+            connection.sendall(head + b"authorization: Bearer busy\r\ncontent-length: 0\r\n\r\n")
+            assert intake.started.wait(10)
+    else:
+        with grpc.insecure_channel(f"127.0.0.1:{receivers.grpc_port}") as channel:
+            timeout = 0.2 if gone == "out of time" else 20
+            metadata = (("authorization", "Bearer busy"),)
+            call = channel.unary_unary(METHOD).future(b"", timeout=timeout, metadata=metadata)
+            assert intake.started.wait(10)
+            if gone == "cancelled":
+                call.cancel()
+            with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
+                call.result()
+    deadline = time.monotonic() + 10
+    while not intake.received:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert post(receivers, "busy") == (429, "4")
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -19,6 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult, MetricsData
 
+from catchment.cli.main import run
 from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
 from collectors.receive.tls import Certificates
@@ -34,6 +36,7 @@ TENANTS = Tenants.of(
     [
         {"certificate": SPIFFE, "tenant": "acme", "cluster": "osaka-1"},
         {"certificate": "tokyo", "tenant": "acme", "cluster": "tokyo-1"},
+        {"certificate": "2001:db8:0::7", "tenant": "acme", "cluster": "kyoto-1"},
         {"token_sha256": digest("token of osaka"), "tenant": "acme", "cluster": "osaka-1"},
     ],
     "tenants",
@@ -200,10 +203,26 @@ def test_who_is_let_in(
     assert len(intake.received) == 6
 
 
+def test_an_address_is_known_however_it_is_spelt(
+    receivers: Receivers, intake: RecordingIntake, authority: Authority
+) -> None:
+    """An IPv6 address in a certificate is that of the tenants file over HTTP and gRPC, which spell it differently."""
+    kyoto = authority.issue("kyoto", f"{FOR_CLIENTS}subjectAltName=IP:2001:DB8::7\n")
+    assert both(receivers, authority.ca, kyoto) == ACCEPTED
+    assert senders(intake) == [Sender("acme", "kyoto-1")] * 2
+
+
 def test_names_of_two_senders_are_of_none(receivers: Receivers, authority: Authority) -> None:
     """A certificate that bears the names of two senders is refused."""
     two = authority.issue("two", f"{FOR_CLIENTS}subjectAltName=URI:{SPIFFE}\n", subject="tokyo")
     assert both(receivers, authority.ca, two) == UNKNOWN
+
+
+def test_a_certificate_without_a_name_is_of_nobody(receivers: Receivers, authority: Authority) -> None:
+    """Who shows a certificate that names no one is not taken for a local sender without one; a token still counts."""
+    nameless = authority.issue("nameless", FOR_CLIENTS, subject="/O=acme")
+    assert both(receivers, authority.ca, nameless) == UNKNOWN
+    assert both(receivers, authority.ca, nameless, "token of osaka") == ACCEPTED
 
 
 def test_without_a_certificate_of_the_authority_no_connection(
@@ -246,6 +265,21 @@ def test_curl_is_served(receivers: Receivers, intake: RecordingIntake, authority
     assert senders(intake) == [TOKYO, TOKYO]
 
 
+def test_send_trusts_the_certificate_of_its_configuration(
+    files: ListenTls, intake: RecordingIntake, authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`catchment send --config` needs no --ca: the listener's own certificate is trusted, also one that a CA signed."""
+    with Receivers(intake, certificates=Certificates(ListenTls(files.cert, files.key), print)) as receivers:
+        config = tmp_path / "catchment.yaml"
+        listen = f"listen: {{otlp_http: 127.0.0.1:{receivers.http_port}}}\n"
+        config.write_text(f"region: jp-east\n{listen}tls: {{cert: {files.cert}, key: {files.key}}}\n")
+        assert run(["send", "parcels", "5", "--config", str(config)]) == 0, capsys.readouterr().err
+        assert files.cert is not None
+        files.cert.write_bytes(authority.issue("other", FOR_SERVERS).cert.read_bytes())
+        assert run(["send", "parcels", "5", "--config", str(config)]) == 3
+    assert senders(intake) == [LOCAL]
+
+
 def test_files_are_read_again(
     receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair, tmp_path: Path
 ) -> None:
@@ -258,6 +292,38 @@ def test_files_are_read_again(
     assert both(receivers, new.ca, new_tokyo) == ACCEPTED
     assert both(receivers, authority.ca, tokyo) == NO_CONNECTION
     assert both(receivers, new.ca, tokyo) == NO_CONNECTION
+
+
+def test_a_session_from_before_the_files_is_not_resumed(
+    receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair, tmp_path: Path
+) -> None:
+    """Once the senders' authority is replaced, a TLS 1.2 session of before is refused; a younger one is resumed."""
+    new = Authority(tmp_path / "new")
+    context = ssl.create_default_context(cafile=authority.ca)
+    context.load_verify_locations(new.ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tokyo.cert, tokyo.key)
+
+    def connect(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", receivers.http_port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+        ):
+            found = bool(connection.session_reused), connection.session
+            connection.unwrap()  # OpenSSL forgets the session of a connection that was cut off
+            return found
+
+    _, before = connect(None)
+    assert connect(before)[0]
+    put(files, new.issue("server", FOR_SERVERS), new.ca)
+    _wait_for(reports, "read")
+    with pytest.raises(ssl.SSLError):
+        connect(before)
+    new_tokyo = new.issue("tokyo", FOR_CLIENTS)
+    context.load_cert_chain(new_tokyo.cert, new_tokyo.key)
+    time.sleep(1)  # a session knows its time in whole seconds
+    _, after = connect(None)
+    assert connect(after)[0]
 
 
 def test_files_with_a_fault_change_nothing(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from catchment.algebra.distinct import estimate, registers_of
 from catchment.histogram.keys import pack, unpack
 from catchment.histogram.quantile import count_below, quantile, quantile_bounds
 from store.engine.chdb import ChdbEngine
@@ -66,6 +67,17 @@ def test_functions_agree_with_the_reference(engine: ChdbEngine, seed: int) -> No
     assert (low, high) == quantile_bounds(q, keys, counts)
     assert estimate == pytest.approx(quantile(q, keys, counts), rel=1e-12, nan_ok=True)
     assert below == pytest.approx(count_below(x, keys, counts)[2], rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 2_559, 2_600, 100_000])
+def test_distinct_things_are_counted_as_the_reference_does(engine: ChdbEngine, count: int) -> None:
+    """The estimate from registers is the rounded one of the reference."""
+    index, ranks = registers_of(np.random.default_rng(3).integers(0, 2**64, count, np.uint64))
+    registers: dict[int, int] = {}
+    for register, rank in zip(index.tolist(), ranks.tolist(), strict=True):
+        registers[register] = max(registers.get(register, 0), rank)
+    text = literal(list(registers), list(registers.values())) if registers else "CAST(map(), 'Map(Int64, UInt64)')"
+    assert numbers(engine, f"SELECT catchmentDistinct({text})") == [round(estimate(registers))]
 
 
 def test_an_empty_histogram_has_no_quantile(engine: ChdbEngine) -> None:

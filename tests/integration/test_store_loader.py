@@ -280,6 +280,15 @@ def test_migrating_again_does_nothing_and_retention_follows_the_configuration(st
     assert ttl() == ""
 
 
+def test_a_store_from_before_a_lane_gets_its_table_and_keeps_its_version(store: Store) -> None:
+    """The table of a lane that a former program did not know is made, and that program may still have the store."""
+    store.engine.execute("DROP TABLE catchment_data.cardinality")
+    assert migrate(store.engine, store.ledger, now_ns=T0 * NS) == ["table cardinality"]
+    store.put("cardinality", [{"window_start_ns": T0 * NS, "attribute": "user", "registers": [(1, 1)]}])
+    assert store.one("SELECT count() FROM cardinality_top") == 1
+    assert store.one("SELECT max(version) FROM catchment_data.migrations") == VERSION
+
+
 def test_a_store_of_a_newer_program_and_a_running_loader_refuse_migration(store: Store) -> None:
     """A newer version is TooNew; while a loader holds the lock, migrating is Retry, and the other way round."""
     with store.ledger.shared(), pytest.raises(Retry, match="loader"):

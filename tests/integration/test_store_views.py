@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from catchment.algebra.distinct import registers_of
 from catchment.errors import Invalid
 from catchment.histogram.keys import pack
+from catchment.identity import value_hash
 from store.clusters import reinstate, retire
 from store.views import views
 from tests.integration.store_support import NS, T0, Store, metric_row, opened
@@ -284,6 +287,39 @@ def test_drops_add_up_by_place_and_reason(store: Store) -> None:
         {"place": "cluster:c1", "reason": "late", "count": 3},
         {"place": "cluster:c1", "reason": "nan", "count": 6},
     ]
+
+
+def test_attributes_that_make_series_are_estimated_over_flushes_and_windows(store: Store) -> None:
+    """Sketches of a day merge, whatever they share; series are of the metric; streams add; days stay apart."""
+
+    def row(attribute: str, values: range, *, folded: int = 0, at: int = T0, cluster: str = "c1") -> dict[str, Any]:
+        index, ranks = registers_of(np.array([value_hash(f"{attribute}{n}") for n in values], np.uint64))
+        registers: dict[int, int] = {}
+        for register, rank in zip(index.tolist(), ranks.tolist(), strict=True):
+            registers[register] = max(registers.get(register, 0), rank)
+        return {
+            "window_start_ns": at * NS, "cluster": cluster, "metric": "orders", "attribute": attribute,
+            "streams": len(values), "folded": folded, "registers": list(registers.items()),
+        }  # fmt: skip
+
+    store.put("cardinality", [row("user", range(100), folded=7), row("", range(120)), row("route", range(3))])
+    store.put("cardinality", [row("user", range(50, 150), at=T0 + 60), row("", range(60, 180), at=T0 + 60)])
+    store.put("cardinality", [row("user", range(5), at=T0 + 86_400), row("user", range(9), cluster="c2")])
+    found = store.rows(
+        "SELECT cluster, attribute, toString(window_start) AS day, distinct_values AS n, series, streams, "
+        "folded_streams AS folded, toUInt32(last_window) AS last FROM cardinality_top WHERE tenant = 'acme' "
+        "ORDER BY distinct_values DESC, attribute"
+    )
+    first, second = "2026-01-05 00:00:00", "2026-01-06 00:00:00"
+    names = ("cluster", "attribute", "day", "n", "series", "streams", "folded", "last")
+    assert [tuple(each[name] for name in names) for each in found] == [
+        ("c1", "user", first, 147, 179, 200, 7, T0 + 60),
+        ("c2", "user", first, 9, 0, 9, 0, T0),
+        ("c1", "user", second, 5, 0, 5, 0, T0 + 86_400),
+        ("c1", "route", first, 3, 179, 3, 0, T0),
+    ]
+    everywhere = "SELECT catchmentDistinct(maxMap(registers)) FROM cardinality_top WHERE attribute = 'user'"
+    assert store.one(everywhere) == 147
 
 
 def test_every_column_of_every_view_and_table_has_a_comment(store: Store) -> None:

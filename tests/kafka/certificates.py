@@ -29,10 +29,11 @@ class Authority:
         self._openssl("req", "-x509", "-key", "ca.key", "-subj", "/CN=tests", "-days", "1", "-out", "ca.pem")
 
     def issue(self, name: str, extension: str, *, subject: str = "") -> Pair:
-        """A certificate in files of that name, which is its common name too unless there is another."""
+        """A certificate in files of that name, which is its common name too unless there is another ``subject``."""
         self._key(name)
         (self._folder / f"{name}.ext").write_text(extension)
-        self._openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={subject or name}", "-out", f"{name}.csr")
+        distinguished = subject if subject.startswith("/") else f"/CN={subject or name}"
+        self._openssl("req", "-new", "-key", f"{name}.key", "-subj", distinguished, "-out", f"{name}.csr")
         self._openssl(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
             *("-days", "1", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),

@@ -95,5 +95,6 @@ def _merged(column: Column, columns: tuple[Column, ...], rows: list[Row]) -> Any
     total: dict[int, int] = {}
     for value in values:
         for key, count in value.items():
-            total[key] = (total.get(key, 0) + count) % 2**64
+            known = total.get(key, 0)
+            total[key] = max(known, count) if column.merge is Merge.REGISTERS else (known + count) % 2**64
     return total

@@ -19,7 +19,7 @@ from tests.otlp import SECOND_NS, T0_NS, ns
 RANDOM = st.integers(0, 2**63).map(Random)
 
 
-def _cells(rows: list[Row]) -> dict[Key, Cell]:
+def cells_of(rows: list[Row]) -> dict[Key, Cell]:
     """Rows of any number of flushes, added up by series and window in plain Python."""
     cells: dict[Key, Cell] = {}
     for row in rows:
@@ -37,7 +37,8 @@ def _cells(rows: list[Row]) -> dict[Key, Cell]:
     return cells
 
 
-def _assert_equal(given_cells: dict[Key, Cell], expected: dict[Key, Cell]) -> None:
+def assert_equal(given_cells: dict[Key, Cell], expected: dict[Key, Cell]) -> None:
+    """Exact but for sums of fractions, which may differ by what their magnitudes leave uncertain."""
     for key in {*given_cells, *expected}:
         have, want = given_cells.get(key, Cell()), expected.get(key, Cell())
         for name in ("points", "count", "sum_int", "histogram", "min", "max", "last", "exemplar"):
@@ -47,7 +48,8 @@ def _assert_equal(given_cells: dict[Key, Cell], expected: dict[Key, Cell]) -> No
             assert getattr(have, name) == pytest.approx(getattr(want, name), rel=1e-9, abs=tolerance), (name, key)
 
 
-def _digests(drained: list[Drained], edge: EdgeHarness) -> Counter[tuple[str, str, int]]:
+def digests_of(drained: list[Drained], edge: EdgeHarness) -> Counter[tuple[str, str, int]]:
+    """The digests of any number of flushes, added up by tenant, cluster and window."""
     result: Counter[tuple[str, str, int]] = Counter()
     for each in drained:
         for (slot, window_ns), digest in each.digests.items():
@@ -90,8 +92,8 @@ def test_edge_equals_the_reference(rng: Random) -> None:
             reference.drain(ns(now))
     rows += edge.flush(now + 400)
     reference.drain(ns(now + 400))
-    _assert_equal(_cells(rows), reference.cells)
-    digests = _digests(edge.drained, edge)
+    assert_equal(cells_of(rows), reference.cells)
+    digests = digests_of(edge.drained, edge)
     assert +digests == +reference.digests
     for reason in ("baseline", "reset", "no_recorded_value", "late_gauge"):
         assert edge.points_tallied(reason) == reference.tally[reason], reason
@@ -124,15 +126,15 @@ def test_edge_gives_the_same_for_any_split_retry_and_chunking(rng: Random) -> No
             if rng.random() < 0.3:
                 edge.edge.put_back(drained)
             else:
-                rows += rows_of(drained)
+                rows += rows_of(drained.rows)
                 edge.drained.append(drained)
                 edge.seen.seal(ns(each.time), edge.limits.lateness_seconds * SECOND_NS)
     rows += edge.flush(written[-1].time + 400)
-    want = _cells(expected)
+    want = cells_of(expected)
     for cell in want.values():
         cell.magnitude = abs(cell.sum_float) + abs(cell.integral) + 1e6
-    _assert_equal(_cells(rows), want)
-    assert +_digests(edge.drained, edge) == +_digests(whole.drained, whole)
+    assert_equal(cells_of(rows), want)
+    assert +digests_of(edge.drained, edge) == +digests_of(whole.drained, whole)
 
 
 @settings(max_examples=20)
@@ -150,8 +152,8 @@ def test_edge_gives_the_same_for_many_points_in_one_body(rng: Random) -> None:
         bodies = [each.body for each in written if (each.tenant, each.cluster) == (tenant, cluster)]
         # Protobuf messages concatenate: repeated fields are appended.
         together.send(b"".join(bodies), at=now, tenant=tenant, cluster=cluster)
-    want = _cells(apart.flush(now + 400))
+    want = cells_of(apart.flush(now + 400))
     for cell in want.values():
         cell.magnitude = abs(cell.sum_float) + abs(cell.integral) + 1e6
-    _assert_equal(_cells(together.flush(now + 400)), want)
-    assert +_digests(together.drained, together) == +_digests(apart.drained, apart)
+    assert_equal(cells_of(together.flush(now + 400)), want)
+    assert +digests_of(together.drained, together) == +digests_of(apart.drained, apart)

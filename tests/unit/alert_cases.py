@@ -112,6 +112,22 @@ CASES = {
     ),
     "CatchmentPointsRefused": _refused("not_finite", "points", 7),
     "CatchmentRequestsRefused": _refused("undecodable", "requests", 2),
+    "CatchmentTargetsDown": _gauge(
+        "catchment_scrape_targets",
+        "0 2x60",
+        "0 2x8 0x60",
+        {**COLLECTOR, "state": "down"},
+        11,
+        f"{_AT_EDGE} has had 2 scrape targets that are down for 10 minutes",
+    ),
+    "CatchmentScrapesRefused": Case(
+        {**COLLECTOR, "end": "refused"},
+        {"catchment_scrapes_total": "_x9 4x60"},
+        {"catchment_scrapes_total": "4x60"},
+        14,
+        f"{_AT_EDGE} could not take 4 scrapes within 15 minutes",
+        by=("job", "instance", "role"),
+    ),
     "CatchmentLagging": Case(
         {**STORE, **_LAG},
         {"catchment_lag_messages": "101x90"},

@@ -56,6 +56,21 @@ def test_the_overflow_series_are_bounded_too() -> None:
     assert {series.kind for series in catalog.series if series.metric == OVERFLOW_METRIC} == {"counter", "gauge"}
 
 
+@pytest.mark.parametrize("padding", ["attribute", "metric", "own overflow"])
+def test_texts_of_series_are_bounded(padding: str) -> None:
+    """Series with long texts fold sooner, whatever of them is long, those that senders call overflow included."""
+    catalog = Catalog(Limits(series_bytes_per_tenant_max=100_000))
+    place, long = catalog.place("t", "c"), "x" * 1000
+    for i in range(1_000):
+        metric = "m" if padding == "attribute" else f"{long}{i}"
+        attributes = OVERFLOW_ATTRIBUTES if padding == "own overflow" else f'{{"{long}":{i}}}'
+        _, reason = catalog.slot(place, "s", metric, "counter", "", attributes)
+    assert reason == "overflow_tenant"
+    texts = [series.service + series.metric + series.unit + series.attributes for series in catalog.series]
+    assert sum(map(len, texts)) <= 100_000 * 1.1 + 4_000
+    assert _slot(catalog, 1, tenant="u")[1] == ""
+
+
 def test_restored_series_have_their_slots_and_count_for_budgets() -> None:
     """After a restart the same series have the same slots, and no budget is forgotten."""
     limits = Limits(series_per_metric_max=2)

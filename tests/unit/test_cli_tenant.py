@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,95 @@ def test_what_a_person_wrote_stays(tmp_path: Path, capsys: pytest.CaptureFixture
     assert file.read_text() == "# who may send\n\n" + HAND_WRITTEN[HAND_WRITTEN.index("# by its") :]
 
 
+COMMENTED = f"""# first
+- token_sha256: {"a" * 64}  # its own
+  # between its lines
+  tenant: acme
+  cluster: one
+  labels:
+    zone: a  # the last of it
+  # indented, but behind it
+
+- certificate: two  # another's
+  tenant: acme
+  cluster: two
+# at the end
+"""
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_removed_entry_takes_its_own_comments_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line_end: str, mark: str
+) -> None:
+    """Comments on and between its lines go with an entry; all else stays byte for byte, also as Windows writes it."""
+    file = tmp_path / "tenants.yaml"
+    before = (mark + COMMENTED.replace("\n", line_end)).encode()
+    file.write_bytes(before)
+    assert command(capsys, "add", "acme", "three", "--certificate", "three", "--file", file)[0] == 0
+    added = f'- certificate: "three"{line_end}  tenant: "acme"{line_end}  cluster: "three"{line_end}'
+    assert file.read_bytes() == before + added.encode()
+    assert command(capsys, "remove", "acme", "three", "--file", file)[0] == 0
+    assert file.read_bytes() == before
+    assert command(capsys, "remove", "acme", "one", "--file", file)[0] == 0
+    first, last = before.index(b"- token"), before.index(b"  # indented")
+    assert file.read_bytes() == before[:first] + before[last:]
+
+
+def test_a_value_of_several_lines_goes_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of a label's text that looks like a comment is none."""
+    entry = "- certificate: one\n  tenant: acme\n  cluster: one\n  labels:\n    note: |\n      line\n      # line\n"
+    file = tmp_path / "tenants.yaml"
+    file.write_text(entry + "# a comment\n- {certificate: two, tenant: acme, cluster: two}\n")
+    assert command(capsys, "remove", "acme", "one", "--file", file)[0] == 0
+    assert file.read_text() == "# a comment\n- {certificate: two, tenant: acme, cluster: two}\n"
+
+
+def test_names_of_any_script_are_written_as_they_are(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label may hold what its file can, and other entries keep theirs."""
+    labels = ("--label", "city=東京 🚄", "--label", "odd=\u2028\u0085\x7f")
+    assert command(capsys, "add", "acme", "x", *labels, "--file", file)[0] == 0
+    token = command(capsys, "add", "acme", "y", "--label", "a=é", "--file", file)[1]
+    assert "東京 🚄" in file.read_text("utf-8")
+    assert Tenants.load(file).find(token) == Sender("acme", "y", '{"a":"é"}')
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.yaml", HAND_WRITTEN.encode("utf-16"), "is not UTF-8"),
+        (
+            "t.json",
+            b'[{"certificate": "x", "certificate": "y", "tenant": "a", "cluster": "b"}]',
+            "'certificate' stands",
+        ),
+        ("t.yaml", b"-\n  certificate: x\n  tenant: acme\n  cluster: old\n", "edit it by hand"),
+    ],
+)
+def test_what_cannot_be_edited_faithfully_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, says: str
+) -> None:
+    """Another encoding, a key that stands twice, an entry that begins below its dash: exit code 2, not touched."""
+    file = tmp_path / name
+    file.write_bytes(content)
+    code, _, error = command(capsys, "remove", "acme", "old", "--file", file)
+    assert code == 2 and says in error
+    assert file.read_bytes() == content
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_leaves_the_file_to_its_owner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edited by root, the file keeps owner, group and mode, and its owner can go on editing it."""
+    file = tmp_path / "tenants.yaml"
+    file.write_text(HAND_WRITTEN)
+    file.chmod(0o640)
+    os.chown(file, 1234, 2345)
+    assert command(capsys, "rotate", "acme", "tokyo-1", "--file", file)[0] == 0
+    status, lock = file.stat(), (tmp_path / ".tenants.yaml.lock").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1234, 2345, 0o640)
+    assert lock.st_uid == 1234
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -77,6 +167,7 @@ def test_what_a_person_wrote_stays(tmp_path: Path, capsys: pytest.CaptureFixture
         (("add", "a/b", "x"), "tenant: must be 1 to 128"),
         (("add", "acme", "x", "--label", "zone"), "is not KEY=VALUE"),
         (("add", "acme", "x", "--certificate", "spiffe://acme/osaka-1"), "stands in an earlier entry"),
+        (("add", "acme", "x", "--certificate", ""), "certificate: must be a name"),
         (("rotate", "acme", "x"), "has no entry"),
         (("remove", "acme", "x"), "has no entry"),
     ],

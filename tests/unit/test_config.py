@@ -112,7 +112,7 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("listen: {sql: '::1:8123'}", "an IPv6 host goes in brackets"),
         ("listen: {sql: 127.0.0.1:4317}", "is also listen.otlp_grpc"),
         ("listen: {otlp_http: 0.0.0.0:4318}", "is not loopback"),
-        ("listen: {sql: 0.0.0.0:8123}", "set sql.users: or use 127.0.0.1"),
+        ("listen: {sql: 0.0.0.0:8123}", "set readers: or use 127.0.0.1"),
         ("sql: {users: {grafana: hunter2}}", "sql.users.grafana: expected the 64 hexadecimal digits"),
         ("tenants: /nowhere/tenants.yaml", "no such file"),
         ("cluster: {labels: {a: " + "x" * 40_000 + "}}", "cluster.labels: 40008 bytes as JSON"),

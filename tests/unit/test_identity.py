@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catchment.identity import canonical_attributes, hash_parts, mix, point_hashes, series_id
+from catchment.identity import canonical_attributes, hash_parts, mix, point_hashes, series_id, value_hash
 
 
 def _hashes(*values: int) -> Any:
@@ -33,6 +33,18 @@ def test_a_series_id_is_golden() -> None:
     attributes = canonical_attributes({"status": 200, "route": "/é"})
     identity = series_id("acme", "shop/cart", "http.server.requests", "counter", "{request}", attributes)
     assert identity == 4300851715590908163
+
+
+def test_hashes_of_values_are_golden() -> None:
+    """What sketches of an attribute's values hold: a text, a number and a truth are different values."""
+    golden = [
+        10837732654677171859,
+        17229875379400859664,
+        15995094415750606649,
+        4664556114322093609,
+        15406888703702484385,
+    ]
+    assert [value_hash(value) for value in ("200", 200, "é\ud800", True, ["a", 1.5])] == golden
 
 
 def test_point_hashes_are_golden() -> None:

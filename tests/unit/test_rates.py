@@ -68,6 +68,18 @@ def test_one_large_request_is_never_stuck_and_paid_for(clock: Clock, what: str) 
     assert refused_for(rates) == 0
 
 
+def test_the_longest_wait_is_told(clock: Clock) -> None:
+    """Where several buckets are empty, a sender is told when the last of them has something again."""
+    rule = Rate("acme", requests_per_second=1, points_per_second=10, bytes_per_second=100, burst_seconds=1)
+    rates = Rates((rule,), clock)
+    assert refused_for(rates) == 0
+    rates.pay("acme", "points", 80)
+    rates.pay("acme", "bytes", 300)
+    assert refused_for(rates) == 7
+    clock.seconds += 7.1
+    assert refused_for(rates) == 0
+
+
 def test_tenants_are_apart_and_the_first_rule_decides(clock: Clock) -> None:
     """Each tenant of a glob has buckets of its own; a rule further up decides alone, also one without limits."""
     rules = (Rate("trial-vip"), Rate("trial-*", requests_per_second=1, burst_seconds=1))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.access import Credentials, Reader, admit, is_loopback
+from store.access import Credentials, admit, is_loopback
 from store.engine.port import EngineError
+from store.readers import Reader
 from store.sql_guard import parse, tokenize
 from store.sql_settings import QueryLimits, engine_settings
 from store.sql_tree import check_tree

@@ -28,6 +28,6 @@ def test_metrics_have_three_classes_and_each_statement_is_single() -> None:
     """Cluster and region metrics have finest, hour and day; what migrations run is one statement each."""
     names = {table.name for table in tables()}
     assert {f"metrics_{place}{suffix}" for place in ("cluster", "region") for suffix in ("", "_1h", "_1d")} <= names
-    assert RETENTION_CLASSES == ("metrics_1m", "metrics_1h", "metrics_1d", "totals", "drops", "health")
+    assert RETENTION_CLASSES == ("metrics_1m", "metrics_1h", "metrics_1d", "totals", "drops", "health", "cardinality")
     statements = [*create_all(deduplication_window=5), *(view.sql for view in views())]
     assert all(is_single(statement) for statement in statements)

@@ -65,6 +65,8 @@ def test_all_faults_are_reported_at_once() -> None:
         {"certificate": "cn", "tenant": "acme", "cluster": "osaka-2"},
         {"certificate": "", "tenant": "acme", "cluster": "osaka-1"},
         {**entry("both"), "certificate": "cn-2"},
+        {"certificate": "::1", "tenant": "acme", "cluster": "osaka-1"},
+        {"certificate": "0:0:0:0:0:0:0:1", "tenant": "acme", "cluster": "osaka-1"},
     ]
     with pytest.raises(ConfigFaults) as raised:
         Tenants.of(entries, "tenants.yaml")
@@ -84,6 +86,7 @@ def test_all_faults_are_reported_at_once() -> None:
         ["7", " certificate"],
         ["8", " certificate"],
         ["9", " certificate"],
+        ["11", " certificate"],
     ]
 
 

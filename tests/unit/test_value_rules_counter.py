@@ -406,7 +406,7 @@ def test_failed_flush_is_put_back_whole() -> None:
     edge.edge.put_back(drained)
     edge.send(_sum((20, 8)), at=20)
     again = edge.edge.drain(ns(21))
-    rows = rows_of(again)
+    rows = rows_of(again.rows)
     assert len(rows) == 1
     assert (rows[0]["sum_int"], rows[0]["points"]) == (8, 2)
     assert list(again.digests) == list(digests)

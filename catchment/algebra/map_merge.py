@@ -1,4 +1,6 @@
-"""Histograms: maps of interval → count, added by key; the keys of a result ascend.
+"""Maps merged by key: histograms (interval → count, added) and registers (register → rank, the larger one).
+
+The keys of a result ascend.
 
 Works on the buffers of the map array, never exploded into rows. Series mostly keep their buckets, so the first map of
 a group is its *shape*: a map with the same intervals adds its counts to the shape's cells one by one. The others are
@@ -17,11 +19,15 @@ import pyarrow as pa
 from catchment.algebra.grouping import Grouping, Int64s, Ranks, UInt64s, group, rank, view
 
 
-class HistogramSum:
-    """Sums of maps, without null maps."""
+class MapMerge:
+    """Maps without null maps, those of a group merged by key.
 
-    def __init__(self, column_type: pa.DataType, groups: Grouping) -> None:
+    ``combine`` makes one of two values of a key, 0 being neutral: `numpy.add` or `numpy.maximum`.
+    """
+
+    def __init__(self, column_type: pa.DataType, groups: Grouping, combine: np.ufunc = np.add) -> None:
         self._type = column_type
+        self._combine = combine
         self._groups = groups.groups
         self._starts = np.full(groups.groups, -1, np.int64)  # where a group's shape begins; -1 where there is none
         self._lengths = np.zeros(groups.groups, np.int64)
@@ -51,7 +57,7 @@ class HistogramSum:
             self._add_to_shapes(owners, starts, lengths, keys, counts)
 
     def flush(self) -> list[pa.Array[Any]]:
-        """The sum of the maps of each group."""
+        """The merged map of each group."""
         owners = np.flatnonzero(self._starts >= 0)
         lengths = self._lengths[owners]
         shaped = _ranges(self._starts[owners], lengths)
@@ -59,7 +65,9 @@ class HistogramSum:
         sizes = self._lengths
         if self._others:
             parts = zip((np.repeat(owners, lengths), keys, counts), *self._others, strict=True)
-            sizes, keys, counts = _merged(*(np.concatenate(part) for part in parts), groups=self._groups)
+            sizes, keys, counts = _merged(
+                *(np.concatenate(part) for part in parts), groups=self._groups, combine=self._combine
+            )
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
         return [pa.MapArray.from_arrays(offsets, keys, counts, type=self._type)]
 
@@ -75,10 +83,10 @@ class HistogramSum:
         if differs.any():
             fits &= ~np.logical_or.reduceat(differs, starts)
         if fits.all():
-            np.add.at(self._counts, cells, counts)
+            self._combine.at(self._counts, cells, counts)
             return
         fitting = np.repeat(fits, lengths)
-        np.add.at(self._counts, cells[fitting], counts[fitting])
+        self._combine.at(self._counts, cells[fitting], counts[fitting])
         other = ~fitting
         self._others.append((np.repeat(owners, lengths)[other], keys[other], counts[other]))
 
@@ -126,9 +134,11 @@ def _ranges(starts: Int64s, lengths: Int64s) -> Int64s:
     return ranges
 
 
-def _merged(owners: Int64s, keys: Int64s, counts: UInt64s, *, groups: int) -> tuple[Int64s, Int64s, UInt64s]:
-    """Entries added by (owner, key): how many each group has, and their keys and counts in order."""
+def _merged(
+    owners: Int64s, keys: Int64s, counts: UInt64s, *, groups: int, combine: np.ufunc
+) -> tuple[Int64s, Int64s, UInt64s]:
+    """Entries merged by (owner, key): how many each group has, and their keys and counts in order."""
     entries = group((Ranks(owners, groups), rank(pa.array(keys))), len(keys))
     sums = np.zeros(entries.groups, np.uint64)
-    np.add.at(sums, entries.group_of, counts)
+    combine.at(sums, entries.group_of, counts)
     return np.bincount(owners[entries.firsts], minlength=groups), keys[entries.firsts], sums

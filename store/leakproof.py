@@ -1,0 +1,154 @@
+"""Whether a query's conditions may be looked at before the rows of others are filtered out. Pure.
+
+The engine searches its index with a reader's conditions on values of whatever rows are there, and computes functions
+of them. A function that cannot fail tells nothing by that; one that can (``accurateCast(window_start, 'UInt8')``) fails
+on somebody else's value. So, as PostgreSQL does for its row security: conditions are pushed down only in a statement
+all of whose functions are leakproof. Any other is right all the same, only slower: the views are computed first.
+
+Rules:
+
+1. `LEAKPROOF` functions fail for no value of their arguments, only for their types.
+2. Those of `ON_CONSTANTS` may stand where no column is beneath them; of `BY_CONSTANT`, where the second argument is a
+   literal.
+3. Any function may stand in what the outermost SELECT lists, groups or sorts by: that is computed after the views. But
+   not under a name that a condition uses, which would make it a part of the condition.
+4. What is not understood is not leakproof: kinds of nodes that are not in `_NODES`, and names or texts by which the
+   lines of the tree could be read in two ways.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from store.sql_guard import Statement, tokenize, words
+
+LEAKPROOF = words(
+    "equals notequals less greater lessorequals greaterorequals isnull isnotnull and or not xor in notin exists "
+    "startswith endswith if multiif coalesce ifnull nullif plus minus multiply divide negate abs greatest least "
+    "tostartofminute tostartoffiveminutes tostartoftenminutes tostartoffifteenminutes tostartofhour tostartofday "
+    "tomonday tostartofmonth tostartofquarter tostartofyear toyear tomonth todayofmonth todayofweek tohour tominute "
+    "tostring lower upper length empty notempty concat now today yesterday map tuple lambda "
+    "catchmentrankbound catchmentboundrank catchmentbucketlower catchmentbucketupper catchmentquantilebounds "
+    "catchmentquantile catchmentquantilewithin catchmentcountbelow "
+    "count countif sum sumif min minif max maxif avg avgif any anylast argmin argmax uniq uniqexact summap "
+    "quantile quantileexact quantiles median grouparray groupuniqarray"
+)
+
+ON_CONSTANTS = words(
+    "todate todatetime todatetime64 fromunixtimestamp fromunixtimestamp64milli fromunixtimestamp64micro "
+    "fromunixtimestamp64nano parsedatetimebesteffort parsedatetime64besteffort tounixtimestamp cast _cast array intdiv "
+    "toint32 toint64 touint32 touint64 tofloat64 tostartofinterval tostartofweek datetrunc date_trunc subtractseconds "
+    "subtractminutes subtracthours subtractdays addseconds addminutes addhours adddays tointervalsecond "
+    "tointervalminute tointervalhour tointervalday tointervalweek tointervalmonth tointervalyear"
+)
+
+BY_CONSTANT = words("like notlike ilike notilike arrayelement tupleelement")
+
+_NODES = words(
+    "SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery ExpressionList Function Identifier Literal Asterisk "
+    "QualifiedAsterisk TablesInSelectQuery TablesInSelectQueryElement TableExpression TableIdentifier TableJoin "
+    "Subquery WithElement OrderByElement Set Explain"
+)
+# What a column, and so a row, may be read through.
+_READING = words("Identifier Asterisk QualifiedAsterisk TableIdentifier Subquery")
+_LINE = re.compile(r"( *)(\w+)(?: ([^()]*?))?(?: \(alias ([^()]*)\))?(?: \(children \d+\))?")
+# A literal's text may hold anything but a line's end; it cannot fail, whatever its name.
+_LITERAL = re.compile(r"( *)(Literal) (.*)()")
+# What would end a line of the tree; what would end a name in it.
+_AMBIGUOUS = {"string": re.compile(r"[\n\r\\]"), "quoted": re.compile(r"[\n\r\\()]")}
+
+
+@dataclass
+class Node:
+    """A node of the parser's tree; ``listed``: it belongs to what the outermost SELECT lists, groups or sorts by."""
+
+    head: str
+    name: str
+    alias: str
+    listed: bool = False
+    children: list[Node] = field(default_factory=list)
+
+
+def is_leakproof(statement: Statement, lines: Sequence[str], parameters: Mapping[str, str]) -> bool:
+    """Whether no condition of the statement can tell anything of rows that it does not get.
+
+    Args:
+        statement: as parsed.
+        lines: what ``EXPLAIN AST`` of it answered.
+        parameters: values of its ``{name:Type}``.
+    """
+    tokens = [token for token in tokenize(statement.sql) if token.kind in _AMBIGUOUS]
+    if any(_AMBIGUOUS[token.kind].search(token.text) for token in tokens):
+        return False
+    if any(_AMBIGUOUS["quoted"].search(value) for value in parameters.values()):
+        return False
+    nodes = _read(lines)
+    if nodes is None or any(node.head not in _NODES for node in nodes):
+        return False
+    return _conditions_hold(nodes)
+
+
+def _read(lines: Iterable[str]) -> list[Node] | None:
+    """All nodes in the order of the tree; None if a line cannot be read."""
+    nodes: list[Node] = []
+    path: list[Node] = []
+    for line in lines:
+        match = _LITERAL.fullmatch(line) or _LINE.fullmatch(line)
+        if match is None:
+            return None
+        node = Node(match[2], match[3] or "", match[4] or "")
+        del path[len(match[1]) :]
+        if path:
+            path[-1].children.append(node)
+            node.listed = path[-1].listed and node.head != "SelectQuery"
+        if node.head == "ExpressionList" and [above.head for above in path] == _OUTERMOST:
+            node.listed = True
+        path.append(node)
+        nodes.append(node)
+    return nodes
+
+
+_OUTERMOST = ["SelectWithUnionQuery", "ExpressionList", "SelectQuery"]
+
+
+def _conditions_hold(nodes: Sequence[Node]) -> bool:
+    """Rules 1 to 3."""
+    failing = {id(node) for node in nodes if node.head == "Function" and not _cannot_fail(node)}
+    if any(id(node) in failing and not node.listed for node in nodes):
+        return False
+    used = {node.name.rpartition(".")[2] for node in nodes if node.head == "Identifier" and not node.listed}
+    return not used & _tainted([node for node in nodes if node.listed], failing)
+
+
+def _cannot_fail(function: Node) -> bool:
+    name = function.name.lower()
+    if name in LEAKPROOF:
+        return True
+    if name in ON_CONSTANTS:
+        return not _reads(function)
+    arguments = function.children[0].children if function.children else []
+    return name in BY_CONSTANT and len(arguments) == 2 and arguments[1].head == "Literal"
+
+
+def _reads(node: Node) -> bool:
+    return node.head in _READING or any(_reads(child) for child in node.children)
+
+
+def _tainted(listed: Sequence[Node], failing: set[int]) -> set[str]:
+    """The names under which what can fail is listed, also by way of other names."""
+    names: set[str] = set()
+    while True:
+        before = len(names)
+        for node in listed:
+            if node.alias and _fails(node, failing, names):
+                names.add(node.alias)
+        if len(names) == before:
+            return names
+
+
+def _fails(node: Node, failing: set[int], names: set[str]) -> bool:
+    if id(node) in failing or (node.head == "Identifier" and node.name in names):
+        return True
+    return any(_fails(child, failing, names) for child in node.children)

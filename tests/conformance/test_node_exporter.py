@@ -1,0 +1,162 @@
+"""Debian's node exporter, scraped by Catchment: SQL has what its counters rose by, and its gauges."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.faults.stack import ROLES, Stack, free_ports, wait_until
+
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
+
+_SCRAPES = 12
+Increases = dict[str, float]
+
+
+class Recorder:
+    """Stands between: hands on what the exporter answers, and keeps it."""
+
+    def __init__(self, exporter: str) -> None:
+        self._exporter = exporter
+        self._lock = threading.Lock()
+        self.answers: list[str] = []
+        self.frozen = ""
+
+    def answer(self) -> bytes:
+        """What the exporter says now, or said last once ``frozen``."""
+        with self._lock:
+            if self.frozen:
+                return self.frozen.encode()
+            with urllib.request.urlopen(f"http://{self._exporter}/metrics", timeout=10) as answer:
+                text = str(answer.read().decode())
+            self.answers.append(text)
+            return text.encode()
+
+    def freeze(self) -> None:
+        """Say the same from now on."""
+        with self._lock:
+            self.frozen = self.answers[-1]
+
+
+@contextlib.contextmanager
+def node_exporter() -> Iterator[str]:
+    """A running exporter; its address."""
+    program = shutil.which("prometheus-node-exporter")
+    assert program is not None, "prometheus-node-exporter is missing: install Debian's package of that name"
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    with subprocess.Popen([program, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield address
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def recorded(exporter: str) -> Iterator[tuple[Recorder, str]]:
+    """A recorder in front of an exporter; its address."""
+    recorder = Recorder(exporter)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = recorder.answer()
+            self.send_response(200)
+            self.send_header("content-type", "text/plain; version=0.0.4")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield recorder, f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def increases(answers: list[str]) -> tuple[Increases, Increases]:
+    """By Prometheus' own parser: what counters rose by, and what summaries and histograms counted, by metric."""
+    counters: Increases = defaultdict(float)
+    counts: Increases = defaultdict(float)
+    before: dict[object, float] = {}
+    for text in answers:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                if key in before and family.type == "counter":
+                    # The parser takes _total off the family's name.
+                    counters[sample.name] += sample.value - before[key]
+                if key in before and family.type in ("summary", "histogram") and sample.name.endswith("_count"):
+                    counts[family.name] += sample.value - before[key]
+                before[key] = sample.value
+    return counters, counts
+
+
+def test_a_node_exporter_adds_up(tmp_path: Path) -> None:
+    """Every counter's increase over all scrapes and every count of a summary is in SQL, though the collector is
+    killed in between; every gauge of the last scrape is there.
+    """
+    jobs = tmp_path / "prometheus.yml"
+    jobs.write_text("")
+    with (
+        node_exporter() as exporter,
+        recorded(exporter) as (recorder, address),
+        Stack(tmp_path / "stack", f"scrape: {{file: {jobs}}}\n") as stack,
+    ):
+        wait_until(lambda: _answers(exporter), "the exporter answers", 30)
+        stack.start(*ROLES)
+        stack.wait_ready(*ROLES)
+        job = {"job_name": "node", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
+        jobs.write_text(yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": [address]}]}]}))
+        for scrapes in (_SCRAPES // 2, _SCRAPES):
+            wait_until(lambda scrapes=scrapes: len(recorder.answers) >= scrapes, "scraped")  # type: ignore[misc]
+            stack.kill("collector")
+            stack.start("collector")
+        stack.wait_ready("collector")
+        recorder.freeze()
+        before = stack.metric("collector", "catchment_scrapes_total")
+        wait_until(lambda: stack.metric("collector", "catchment_scrapes_total") >= before + 2, "the last is scraped")
+        jobs.write_text("")
+        wait_until(lambda: not stack.metric("collector", "catchment_scrape_targets"), "nothing is scraped any more")
+        stack.drain()
+        rows = stack.rows(
+            "SELECT metric, kind, sum(sum) AS total, sum(count) AS observed, max(last) AS latest"
+            " FROM metrics_cluster_1m WHERE service = 'node' GROUP BY metric, kind"
+        )
+        found = {(row["kind"], row["metric"]): row for row in rows}
+        counters, counts = increases(recorder.answers)
+        assert len(counters) > 30
+        for metric, increase in counters.items():
+            assert found["counter", metric]["total"] == pytest.approx(increase, rel=1e-9, abs=1e-6), metric
+        for metric, observed in counts.items():
+            assert found["summary", metric]["observed"] == observed, metric
+        gauges = {
+            family.name
+            for family in text_string_to_metric_families(recorder.answers[-1])
+            if family.type in ("gauge", "unknown") and any(sample.value == sample.value for sample in family.samples)
+        }
+        assert gauges <= {metric for kind, metric in found if kind == "gauge"}
+        drops = stack.rows("SELECT DISTINCT reason FROM pipeline_drops WHERE tier = 'collector'")
+        assert {row["reason"] for row in drops} <= {"baseline", "summary_quantiles", "no_recorded_value", "repeated"}
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://{address}/metrics", timeout=5).close()
+        return True
+    return False

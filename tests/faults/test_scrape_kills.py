@@ -1,0 +1,134 @@
+"""kill -9 while targets are scraped: what they counted is in the global tables exactly once, whenever the kill came."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.faults.stack import ROLES, Stack, wait_until
+from tests.faults.totals import disagreements
+
+KILLS = 12
+TARGETS = 4
+SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.randrange(2**32))
+
+
+class Counting:
+    """A program whose counters move with each scrape until it is ``frozen``, younger than the collector."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._lock = threading.Lock()
+        self.created = time.time()
+        self.hits = self.count = 0
+        self.sum = 0.0
+        self.buckets = [0, 0, 0]
+        self.frozen = False
+        self.scrapes = 0
+
+    def text(self) -> bytes:
+        """What a scrape finds."""
+        with self._lock:
+            self.scrapes += 1
+            if not self.frozen:
+                self.hits += self._chance.randrange(100)
+                for _ in range(self._chance.randrange(5)):
+                    at = self._chance.randrange(3)
+                    self.buckets[at] += 1
+                    self.count += 1
+                    self.sum += (0.25, 1.5, 8.0)[at]
+            first, second, third = self.buckets
+            return (
+                f"# TYPE hits counter\nhits_total {self.hits}\nhits_created {self.created}\n"
+                f'# TYPE seconds histogram\nseconds_bucket{{le="1"}} {first}\n'
+                f'seconds_bucket{{le="2"}} {first + second}\n'
+                f'seconds_bucket{{le="+Inf"}} {first + second + third}\nseconds_count {self.count}\n'
+                f"seconds_sum {self.sum}\nseconds_created {self.created}\n# EOF\n"
+            ).encode()
+
+
+@contextlib.contextmanager
+def served(program: Counting) -> Iterator[str]:
+    """Serve a program's metrics; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = program.text()
+            self.send_response(200)
+            self.send_header("content-type", "application/openmetrics-text; version=1.0.0")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
+    """SIGKILL under scrapes, many times: counters, buckets, counts and sums in SQL are those of the targets."""
+    print(f"CATCHMENT_FAULT_SEED={SEED}")
+    chance = random.Random(SEED)
+    jobs = tmp_path / "prometheus.yml"
+    jobs.write_text("")
+    with contextlib.ExitStack() as around:
+        stack = around.enter_context(Stack(tmp_path / "stack", f"scrape: {{file: {jobs}, tenant: acme}}\n"))
+        stack.start(*ROLES)
+        stack.wait_ready(*ROLES)
+        programs = [Counting(SEED + i) for i in range(TARGETS)]
+        addresses = [around.enter_context(served(program)) for program in programs]
+        job = {"job_name": "api", "scrape_interval": "100ms", "scrape_timeout": "100ms"}
+        jobs.write_text(yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": addresses}]}]}))
+        for _ in range(KILLS):
+            scrapes = [program.scrapes for program in programs]
+            if chance.random() < 0.75:
+                wait_until(lambda scrapes=scrapes: _moved(programs, scrapes), "all are scraped")  # type: ignore[misc]
+            time.sleep(chance.uniform(0.0, 0.3))
+            roles = ("collector",) if chance.random() < 0.6 else ROLES
+            stack.kill(*roles)
+            stack.start(*roles)
+        stack.wait_ready(*ROLES)
+        for program in programs:
+            program.frozen = True
+        # One scrape may be under way: the one after it has seen the last of all.
+        for _ in range(2):
+            scrapes = [program.scrapes for program in programs]
+            wait_until(lambda scrapes=scrapes: _moved(programs, scrapes), "all are scraped")  # type: ignore[misc]
+        jobs.write_text("")
+        wait_until(lambda: not stack.metric("collector", "catchment_scrape_targets"), "nothing is scraped any more")
+        stack.drain()
+        (row,) = stack.rows(
+            "SELECT sumIf(sum_int, metric = 'hits_total') AS hits, sumIf(count, metric = 'seconds') AS observed,"
+            " sumIf(sum, metric = 'seconds') AS seconds, sumMapIf(histogram, metric = 'seconds') AS buckets"
+            " FROM metrics_cluster_1m WHERE tenant = 'acme'"
+        )
+        assert row["hits"] == sum(program.hits for program in programs)
+        assert row["observed"] == sum(program.count for program in programs)
+        assert row["seconds"] == pytest.approx(sum(program.sum for program in programs), abs=1e-6)
+        counts = [int(value) for _, value in sorted(row["buckets"].items(), key=lambda item: int(item[0]))]
+        assert counts == [sum(program.buckets[i] for program in programs) for i in range(3)]
+        assert disagreements(stack) == []
+        assert min(program.hits for program in programs) > 0
+
+
+def _moved(programs: list[Counting], scrapes: list[int]) -> bool:
+    return all(program.scrapes > before for program, before in zip(programs, scrapes, strict=True))
