@@ -169,11 +169,10 @@ def _grouped(table: SeriesTable[Any], samples: Samples, rows: Rows) -> tuple[Row
     first = np.ones(len(rows), np.bool_)
     first[1:] = (group[1:] != group[:-1]) | (request[1:] != request[:-1]) | (time_ns[1:] != time_ns[:-1])
     runs = mix(mix(group[first], request[first].astype(np.uint64)), time_ns[first].view(np.uint64))
-    in_order = (
-        len(np.unique(runs)) == len(runs)
-        and not (~first[1:] & ((role[1:] < role[:-1]) | ((role[1:] == role[:-1]) & ~(bound[1:] > bound[:-1])))).any()
-    )
-    if in_order:
+    # Buckets first and rising; the order of what is behind them means nothing.
+    bucket = role == Role.BUCKET
+    disordered = ~first[1:] & bucket[1:] & ~(bucket[:-1] & (bound[1:] > bound[:-1]))
+    if len(np.unique(runs)) == len(runs) and not disordered.any():
         return rows, first
     # Points stay in the order in which they came.
     _, at, inverse = np.unique(runs, return_index=True, return_inverse=True)

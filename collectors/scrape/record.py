@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 
 from catchment.errors import Invalid
 from catchment.identity import canonical_attributes
@@ -22,6 +23,14 @@ from collectors.scrape.relabel import Rule
 
 CONTENT_TYPE = "application/vnd.catchment.scrape"
 _MAGIC = b"catchment-scrape 1\n"
+
+
+class Format(Enum):
+    """What a body is."""
+
+    TEXT = "text"
+    OPENMETRICS = "openmetrics"  # timestamps are seconds, not milliseconds
+    PROTOBUF = "protobuf"
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Reading:
         labels: the target's own.
         honor_labels: on equal names the sample's label wins; else it becomes ``exported_<name>``.
         honor_timestamps: timestamps of samples count; else all have the time of the scrape.
-        is_openmetrics: timestamps are seconds, not milliseconds.
+        format: of the body.
         rules: ``metric_relabel_configs``.
         label_limit, label_name_length_limit, label_value_length_limit: 0 for none.
     """
@@ -40,7 +49,7 @@ class Reading:
     labels: Mapping[str, str]
     honor_labels: bool = False
     honor_timestamps: bool = True
-    is_openmetrics: bool = False
+    format: Format = Format.TEXT
     rules: tuple[Rule, ...] = ()
     label_limit: int = 0
     label_name_length_limit: int = 0
@@ -48,7 +57,8 @@ class Reading:
 
     def line(self) -> bytes:
         """Line 3, without its end."""
-        return canonical_attributes({**asdict(self), "rules": [rule.as_json() for rule in self.rules]}).encode()
+        fields = {**asdict(self), "format": self.format.value, "rules": [rule.as_json() for rule in self.rules]}
+        return canonical_attributes(fields).encode()
 
     @staticmethod
     def of_line(line: bytes) -> Reading:
@@ -59,7 +69,8 @@ class Reading:
         """
         try:
             fields = json.loads(line)
-            return Reading(**{**fields, "rules": tuple(Rule.of_json(rule) for rule in fields["rules"])})
+            rules = tuple(Rule.of_json(rule) for rule in fields["rules"])
+            return Reading(**{**fields, "format": Format(fields["format"]), "rules": rules})
         except (ValueError, TypeError, KeyError) as error:
             raise Invalid(f"not a record of a scrape: {error}") from error
 
@@ -75,13 +86,10 @@ class Record:
     ended: bytes
 
     def payload(self) -> bytes:
-        """The bytes that go to the inbox; every part ends with a newline or is empty."""
-        parts = [part if part.endswith(b"\n") or not part else part + b"\n" for part in self._parts()]
+        """The bytes that go to the inbox."""
+        parts = (self.report, self.body, self.ended)
         sizes = {"time_ns": self.time_ns, "report": len(parts[0]), "body": len(parts[1]), "ended": len(parts[2])}
         return b"".join([_MAGIC, json.dumps(sizes).encode(), b"\n", self.reading, b"\n", *parts])
-
-    def _parts(self) -> tuple[bytes, bytes, bytes]:
-        return self.report, self.body, self.ended
 
     @staticmethod
     def of(payload: bytes) -> Record:
