@@ -49,14 +49,6 @@ class TypedSeries:
     base: MetricType
 
 
-class _Whole(Series):
-    """A series whose group holds its whole name: there is no ``_created`` to be matched with a counter by it."""
-
-    @property
-    def group(self) -> int:
-        return Series(f"{self.metric}\0", self.unit, Role.GAUGE, self.bound, self.labels, self.resource).group
-
-
 def typed_series(typed: TypedSeries) -> Series:
     """The series that labels and types name.
 
@@ -74,8 +66,8 @@ def typed_series(typed: TypedSeries) -> Series:
     name = labels.get(NAME, "")
     series = series_of(labels, lambda family: typed.own if family == name else typed.base, unit)
     if series.role is Role.CREATED:
-        series = series_of(labels, lambda _: MetricType.UNKNOWN, unit)
-    return _Whole(series.metric, series.unit, series.role, series.bound, series.labels, series.resource)
+        return series_of(labels, lambda _: MetricType.UNKNOWN, unit)
+    return series
 
 
 class RemoteSeries:

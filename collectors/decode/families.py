@@ -82,6 +82,8 @@ class Series:
         bound: upper bound of a bucket; NaN else.
         labels: of the point, without those that name it, its bound or its resource.
         resource: service and instance.
+        group_name: the name by which samples are brought together: the metric's; of a time of creation that of what
+            was created.
     """
 
     metric: str
@@ -90,14 +92,14 @@ class Series:
     bound: float
     labels: Mapping[str, str]
     resource: Mapping[str, str]
+    group_name: str
 
     @property
     def group(self) -> int:
         """A number that all samples of one point share, and a counter with its time of creation."""
-        family = self.metric.removesuffix("_total") if self.role is Role.COUNTER else self.metric
         labels = [text for pair in sorted(self.labels.items()) for text in pair]
         resource = [text for pair in sorted(self.resource.items()) for text in pair]
-        return hash_parts(family, self.unit, str(len(labels)), *labels, *resource)
+        return hash_parts(self.group_name, self.unit, str(len(labels)), *labels, *resource)
 
 
 def series_of(labels: Mapping[str, str], type_of: Callable[[str], MetricType], unit: str = "") -> Series:
@@ -112,12 +114,13 @@ def series_of(labels: Mapping[str, str], type_of: Callable[[str], MetricType], u
     name = rest.pop(NAME, "")
     resource = _resource(rest)
     metric, role = _role(name, rest, type_of)
+    is_of_counter = role is Role.CREATED and type_of(metric) is MetricType.COUNTER
     bound = math.nan
     if role is Role.BUCKET:
         bound = float(rest.pop("le"))
     elif role is Role.QUANTILE:
         rest.pop("quantile")
-    return Series(metric, unit, role, bound, rest, resource)
+    return Series(metric, unit, role, bound, rest, resource, f"{metric}_total" if is_of_counter else metric)
 
 
 def _role(name: str, labels: Mapping[str, str], type_of: Callable[[str], MetricType]) -> tuple[str, Role]:

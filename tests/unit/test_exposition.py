@@ -109,6 +109,17 @@ def test_created_counts_from_zero() -> None:
     assert not edge.points_tallied("baseline")
 
 
+def test_counters_that_differ_by_their_suffix() -> None:
+    """Counters ``hits`` and ``hits_total`` with equal labels are two streams, of which neither moves the other."""
+    edge = EdgeHarness()
+    for at, hits, total_hits in ((0, 100, 5), (15, 110, 6)):
+        text = f"# TYPE hits counter\nhits {hits}\n# TYPE hits_total counter\nhits_total {total_hits}\n"
+        text_scrape(edge, text, at=at)
+    rows = edge.flush(60)
+    assert (total(rows, "hits", "sum_int"), total(rows, "hits_total", "sum_int")) == (10, 1)
+    assert not edge.points_tallied("reset")
+
+
 def test_labels_of_target_and_sample() -> None:
     """A sample's label that the target has is renamed, or wins with honor_labels; an empty one is none."""
     text = '# TYPE level gauge\nlevel{job="mine",instance="",zone="a",exported_job="x"} 1\n'
