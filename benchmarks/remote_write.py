@@ -22,6 +22,7 @@ import pyarrow as pa
 from benchmarks.core import Core
 from benchmarks.harness import cpu_seconds, measure, record
 from benchmarks.load import Load
+from benchmarks.wire import varint
 from collectors.allocator import keep_memory, without_pandas
 from collectors.content import to_protobuf
 from collectors.decode import remote_write_pb2
@@ -121,7 +122,7 @@ class Bodies:
     def interval(self, number: int) -> list[bytes]:
         """The requests of one scrape."""
         tag = b"\x0a" if self._version == 1 else b"\x2a"
-        time = _varint(BEGIN_MS + number * PERIOD_MS)
+        time = varint(BEGIN_MS + number * PERIOD_MS)
         bodies = []
         for head, series, _ in self._requests:
             parts = [head]
@@ -132,17 +133,8 @@ class Bodies:
         return bodies
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _sized(data: bytes) -> bytes:
-    return _varint(len(data)) + data
+    return varint(len(data)) + data
 
 
 def feed(core: Core, interval: int, bodies: list[bytes], content_type: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ def load_entries(path: Path) -> Any:
         raise ConfigFaults([f"{path}: cannot be read: {error.strerror}"]) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigFaults([f"{path}: not readable as {path.suffix[1:] or 'YAML'}: {error}"]) from error
+
+
+def listed(entries: object, name: str, keys: Iterable[str]) -> list[Any]:
+    """What a file says as a list of entries; ``name`` is the file's, ``keys`` those that an entry may have.
+
+    Raises:
+        ConfigFaults: it is no list.
+    """
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise ConfigFaults([f"{name}: must be a list of entries with {', '.join(keys)}"])
+    return entries
 
 
 def read_entries(text: bytes, suffix: str) -> Any:

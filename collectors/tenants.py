@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catchment.entries import load_entries
+from catchment.entries import listed, load_entries
 from catchment.errors import ConfigFaults
 from catchment.identity import canonical_attributes
 from catchment.watched_file import WatchedFile
@@ -81,15 +81,11 @@ class Tenants:
         Raises:
             ConfigFaults: all that is wrong with them.
         """
-        if entries is None:
-            entries = []
-        if not isinstance(entries, list):
-            raise ConfigFaults([f"{name}: must be a list of entries with {', '.join(_KEYS)}"])
         faults: list[str] = []
         by_digest: dict[bytes, Sender] = {}
         by_name: dict[str, Sender] = {}
         labels_of: dict[tuple[str, str], str] = {}
-        for number, entry in enumerate(entries, 1):
+        for number, entry in enumerate(listed(entries, name, _KEYS), 1):
             found = _faults_of(entry)
             if not found:
                 sender = Sender(entry["tenant"], entry["cluster"], canonical_attributes(entry.get("labels") or {}))

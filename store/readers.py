@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catchment.entries import load_entries
+from catchment.entries import listed, load_entries
 from catchment.errors import ConfigFaults
 from catchment.watched_file import WatchedFile
 
@@ -81,15 +81,11 @@ class Readers:
         Raises:
             ConfigFaults: all that is wrong with them.
         """
-        if entries is None:
-            entries = []
-        if not isinstance(entries, list):
-            raise ConfigFaults([f"{name}: must be a list of entries with {', '.join(_KEYS)}"])
         faults: list[str] = []
         by_name: dict[str, Reader] = {}
         secrets: dict[str, tuple[bytes, ...]] = {}
         tokens: dict[bytes, str] = {}
-        for number, entry in enumerate(entries, 1):
+        for number, entry in enumerate(listed(entries, name, _KEYS), 1):
             found = _faults_of(entry)
             if not found:
                 tenants = None if "all" in entry else tuple(dict.fromkeys(entry["tenants"]))

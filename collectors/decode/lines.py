@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -270,19 +270,12 @@ def _with_others(part: Lines, start: Int64s, end: Int64s) -> Lines:
 
 def _chosen(lines: Lines, rows: Rows) -> Lines:
     """Some rows of lines without exemplars."""
-    return Lines(
-        lines.text,
-        lines.at[rows],
-        lines.series.take(pa.array(rows)),
-        lines.value[rows],
-        lines.timestamp[rows],
-        lines.type[rows],
-        lines.unit[rows],
-        lines.types,
-        lines.units,
-        lines.malformed,
-        lines.exemplar_row,
-        lines.exemplar_labels,
-        lines.exemplar_value,
-        lines.exemplar_timestamp,
+    return replace(
+        lines,
+        at=lines.at[rows],
+        series=lines.series.take(pa.array(rows)),
+        value=lines.value[rows],
+        timestamp=lines.timestamp[rows],
+        type=lines.type[rows],
+        unit=lines.unit[rows],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,16 @@ class Discovery:
             if seen.get(name) == version:
                 continue
             seen[name] = version
-            for groups in _read(name):
+            groups = _read(name)
+            if groups is not None:
                 self._take(f"{source}:{name}", groups)
 
 
-def _read(name: str) -> Iterator[tuple[Group, ...]]:
-    """The groups of a file; none if it cannot be read, which is said."""
+def _read(name: str) -> tuple[Group, ...] | None:
+    """The groups of a file; None if it cannot be read, which is said."""
     try:
         text = Path(name).read_text("utf-8")
-        yield read_groups(json.loads(text) if name.endswith(".json") else yaml.safe_load(text), name)
+        return read_groups(json.loads(text) if name.endswith(".json") else yaml.safe_load(text), name)
     except (OSError, ValueError, yaml.YAMLError, RecursionError, ConfigFaults) as error:
         log.warning("targets of a file stay as they were: it cannot be read", extra={"file": name, "error": str(error)})
+        return None

@@ -26,7 +26,7 @@ import aiohttp
 
 from collectors.scrape.fetch import Client, ScrapeFailed
 from collectors.scrape.job import Group, Http, Kubernetes, Tls
-from collectors.scrape.kubernetes_labels import Object, groups_of
+from collectors.scrape.kubernetes_labels import Object, groups_of, key_of
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class _Watch:
                 bytes_max=_LIST_BYTES_MAX,
             )
             page = json.loads(answer.body)
-            found |= {_key(each): each for each in page.get("items") or []}
+            found |= {key_of(each): each for each in page.get("items") or []}
             meta = page.get("metadata") or {}
             more, version = meta.get("continue") or "", str(meta.get("resourceVersion") or "")
             if not more:
@@ -184,14 +184,9 @@ class _Watch:
                 raise _Gone
             raise ScrapeFailed(f"the API ended a watch: {each.get('message')}")
         if kind in ("ADDED", "MODIFIED"):
-            self.objects[_key(each)] = each
+            self.objects[key_of(each)] = each
             self._changed.set()
         elif kind == "DELETED":
-            self.objects.pop(_key(each), None)
+            self.objects.pop(key_of(each), None)
             self._changed.set()
         return str((each.get("metadata") or {}).get("resourceVersion") or version)
-
-
-def _key(each: Object) -> tuple[str, str]:
-    meta = each.get("metadata") or {}
-    return str(meta.get("namespace", "")), str(meta.get("name", ""))

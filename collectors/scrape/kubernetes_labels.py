@@ -26,11 +26,12 @@ def groups_of(role: str, objects: Iterable[Object], pods: Pods) -> tuple[Group, 
         pods: what addresses of endpoints are looked up among.
     """
     make = _MAKERS[role]
-    found = [make(each, pods) for each in sorted(objects, key=_key)]
+    found = [make(each, pods) for each in sorted(objects, key=key_of)]
     return tuple(group for group in found if group.targets)
 
 
-def _key(each: Object) -> tuple[str, str]:
+def key_of(each: Object) -> tuple[str, str]:
+    """Namespace, empty where it has none, and name."""
     meta = each.get("metadata") or {}
     return str(meta.get("namespace", "")), str(meta.get("name", ""))
 
@@ -121,12 +122,12 @@ def _pod(pod: Object, _: Pods) -> Group:
             number = None if port is None else port.get("containerPort")
             labels = _container_labels(pod, container, is_init, port)
             targets.append({"__address__": _host(str(address), number), **labels})
-    return Group(f"pod/{'/'.join(_key(pod))}", tuple(targets), _pod_labels(pod))
+    return Group(f"pod/{'/'.join(key_of(pod))}", tuple(targets), _pod_labels(pod))
 
 
 def _service(service: Object, _: Pods) -> Group:
     """One target for each port, by the name of the service."""
-    namespace, name = _key(service)
+    namespace, name = key_of(service)
     spec = service.get("spec") or {}
     labels = _common("service", service) | _named(
         {
@@ -154,7 +155,7 @@ def _service(service: Object, _: Pods) -> Group:
 
 def _node(node: Object, _: Pods) -> Group:
     """One target for each node: its kubelet."""
-    status, name = node.get("status") or {}, _key(node)[1]
+    status, name = node.get("status") or {}, key_of(node)[1]
     addresses: dict[str, str] = {}
     for each in status.get("addresses") or []:
         addresses.setdefault(str(each.get("type")), str(each.get("address")))
@@ -169,7 +170,7 @@ def _node(node: Object, _: Pods) -> Group:
 
 def _endpoints(endpoints: Object, pods: Pods) -> Group:
     """One target for each address and port; where it is a pod's, with the pod's labels."""
-    namespace, name = _key(endpoints)
+    namespace, name = key_of(endpoints)
     targets = []
     for subset in endpoints.get("subsets") or []:
         for port in subset.get("ports") or []:
@@ -192,7 +193,7 @@ def _endpoints(endpoints: Object, pods: Pods) -> Group:
 
 def _slice(each: Object, pods: Pods) -> Group:
     """One target for each address and port of a slice."""
-    namespace, name = _key(each)
+    namespace, name = key_of(each)
     targets = []
     for port in each.get("ports") or []:
         for endpoint in each.get("endpoints") or []:
