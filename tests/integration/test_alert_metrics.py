@@ -18,15 +18,17 @@ from tests.faults.stack import ROLES, UP, Stack, wait_until
 from tests.integration.end_to_end import now, post
 
 # A child that `up` had to start again is counted by `up` alone, once it has happened.
-# A collector that scrapes nothing has none of these; tests/integration/test_scrape.py asks one that does.
-_OF_SCRAPING = {"catchment_scrape_targets", "catchment_scrapes_total"}
 _OF_UP = "catchment_child_restarts_total"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """/metrics of each role after a good point, a point that is refused and a request that is."""
-    with Stack(tmp_path_factory.mktemp("alerts")) as stack:
+    """/metrics of each role after a good point, a refused one, a refused request and a scrape that failed."""
+    folder = tmp_path_factory.mktemp("alerts")
+    jobs = folder / "prometheus.yml"
+    job = {"job_name": "none", "scrape_interval": "1s", "static_configs": [{"targets": ["127.0.0.1:1"]}]}
+    jobs.write_text(json.dumps({"scrape_configs": [job]}))
+    with Stack(folder, f"scrape: {{file: {jobs}}}\n") as stack:
         stack.start(*ROLES)
         stack.wait_ready(*ROLES)
         points = otlp.number(now(), 1.0), otlp.number(now(), float("nan"))
@@ -34,6 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
         assert post(stack, b"no protobuf").status == 400
         stack.drain()
         wait_until(lambda: stack.metric("collector", "catchment_drops_total") >= 2, "both refusals are counted")
+        wait_until(lambda: stack.metric("collector", "catchment_scrapes_total") >= 1, "a scrape is counted")
         yield {role: stack.metrics(role) for role in ROLES}
 
 
@@ -48,7 +51,7 @@ def test_every_metric_of_the_rules_is_served(served: Mapping[str, str]) -> None:
     """No alert waits for a metric that nobody has."""
     asked = {name for alert in ALERTS for name in re.findall(r"\bcatchment_\w+", alert.expression)}
     names = {name for text in served.values() for name in re.findall(r"^(\w+)[ {]", text, re.MULTILINE)}
-    assert asked - names == {_OF_UP, *_OF_SCRAPING}
+    assert asked - names == {_OF_UP}
 
 
 def test_refusals_have_the_labels_that_rules_ask_for(served: Mapping[str, str]) -> None:
