@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +18,9 @@ from collectors.records import Outcome, Received
 from collectors.scrape.record import Record
 from collectors.scrape.scraper import Scraper
 from collectors.tenants import Sender
+from tests.clients.text_server import TEXT
 from tests.edge_harness import EdgeHarness, Row
 from tests.otlp import T0_NS
-
-TEXT = "text/plain; version=0.0.4"
 
 
 @dataclass
@@ -47,21 +46,29 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def serving(target: Target | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Target]:
-    """A target on a free port."""
-    target = target or Target()
+async def listening(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Answer every GET on a free port; its address."""
     app = web.Application()
-    app.router.add_get("/{path:.*}", target.answer)
+    app.router.add_get("/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     assert site._server is not None
-    target.address = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
     try:
-        yield target
+        yield f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
     finally:
         await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def serving(target: Target | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Target]:
+    """A target on a free port."""
+    target = target or Target()
+    async with listening(target.answer, tls) as target.address:
+        yield target
 
 
 @dataclass

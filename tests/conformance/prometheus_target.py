@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+import contextlib
+from typing import Self
 
 import numpy as np
 
 from catchment.histogram import pack
+from tests.clients.text_server import serving_text
 from tests.faults.totals import Key, Totals
 
 BOUNDS = (0.25, 0.5, 1.0, 2.5)
@@ -22,31 +22,16 @@ class PrometheusTarget:
     """
 
     def __init__(self) -> None:
-        self.turn = 0
-        target = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = target.exposition(target.turn).encode()
-                self.send_response(200)
-                self.send_header("content-type", "text/plain; version=0.0.4")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
+        self.turn = self.port = 0
+        self._serving = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        answer = serving_text(lambda: self.exposition(self.turn).encode())
+        self.port = self._serving.enter_context(answer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.close()
 
     def exposition(self, turn: int) -> str:
         """What is scraped after so many turns."""

@@ -9,13 +9,13 @@ import threading
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.clients.text_server import serving_text
 from tests.faults.stack import ROLES, Stack, free_ports, wait_until
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
@@ -63,32 +63,6 @@ def node_exporter() -> Iterator[str]:
             process.kill()
 
 
-@contextlib.contextmanager
-def recorded(exporter: str) -> Iterator[tuple[Recorder, str]]:
-    """A recorder in front of an exporter; its address."""
-    recorder = Recorder(exporter)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = recorder.answer()
-            self.send_response(200)
-            self.send_header("content-type", "text/plain; version=0.0.4")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield recorder, f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def increases(answers: list[str]) -> tuple[Increases, Increases]:
     """By Prometheus' own parser: what counters rose by, and what summaries and histograms counted, by metric."""
     counters: Increases = defaultdict(float)
@@ -115,14 +89,16 @@ def test_a_node_exporter_adds_up(tmp_path: Path) -> None:
     jobs.write_text("")
     with (
         node_exporter() as exporter,
-        recorded(exporter) as (recorder, address),
+        serving_text((recorder := Recorder(exporter)).answer) as port,
         Stack(tmp_path / "stack", f"scrape: {{file: {jobs}}}\n") as stack,
     ):
         wait_until(lambda: _answers(exporter), "the exporter answers", 30)
         stack.start(*ROLES)
         stack.wait_ready(*ROLES)
         job = {"job_name": "node", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
-        jobs.write_text(yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": [address]}]}]}))
+        jobs.write_text(
+            yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}]})
+        )
         for scrapes in (_SCRAPES // 2, _SCRAPES):
             wait_until(lambda scrapes=scrapes: len(recorder.answers) >= scrapes, "scraped")  # type: ignore[misc]
             stack.kill("collector")

@@ -7,13 +7,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.clients.text_server import OPENMETRICS, serving_text
 from tests.faults.stack import ROLES, Stack, wait_until
 from tests.faults.totals import disagreements
 
@@ -56,32 +55,6 @@ class Counting:
             ).encode()
 
 
-@contextlib.contextmanager
-def served(program: Counting) -> Iterator[str]:
-    """Serve a program's metrics; its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = program.text()
-            self.send_response(200)
-            self.send_header("content-type", "application/openmetrics-text; version=1.0.0")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
@@ -95,7 +68,8 @@ def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
         stack.start(*ROLES)
         stack.wait_ready(*ROLES)
         programs = [Counting(SEED + i) for i in range(TARGETS)]
-        addresses = [around.enter_context(served(program)) for program in programs]
+        ports = [around.enter_context(serving_text(program.text, OPENMETRICS)) for program in programs]
+        addresses = [f"127.0.0.1:{port}" for port in ports]
         job = {"job_name": "api", "scrape_interval": "100ms", "scrape_timeout": "100ms"}
         jobs.write_text(yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": addresses}]}]}))
         for _ in range(KILLS):

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from collectors.scrape.record import Reading
-from tests.clients.targets import scraping, serving
+from tests.clients.targets import listening, scraping, serving
 from tests.integration.test_scrape import write
 
 PLURALS = {"pods": "pod", "services": "service", "endpoints": "endpoints", "endpointslices": "slice", "nodes": "node"}
@@ -83,20 +83,12 @@ class Api:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Api]:
         """Serve on a free port."""
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self.answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        self.address = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
-        try:
-            yield self
-        finally:
-            for _, queue in self.watchers:
-                queue.put_nowait(None)
-            await runner.cleanup()
+        async with listening(self.answer) as self.address:
+            try:
+                yield self
+            finally:
+                for _, queue in self.watchers:
+                    queue.put_nowait(None)
 
 
 def pod(name: str, address: str, **annotations: str) -> dict[str, Any]:
