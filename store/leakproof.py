@@ -7,7 +7,8 @@ all of whose functions are leakproof. Any other is right all the same, only slow
 
 Rules:
 
-1. `LEAKPROOF` functions fail for no value of their arguments, only for their types.
+1. `LEAKPROOF` functions fail for no value of their arguments, only for their types; those of `OF_ONE` too, with one
+   argument (a second one would be a time zone).
 2. Those of `ON_CONSTANTS` may stand where no column is beneath them; of `BY_CONSTANT`, where the second argument is a
    literal.
 3. Any function may stand in what the outermost SELECT lists, groups or sorts by: that is computed after the views. But
@@ -27,13 +28,15 @@ from store.sql_guard import Statement, tokenize, words
 LEAKPROOF = words(
     "equals notequals less greater lessorequals greaterorequals isnull isnotnull and or not xor in notin exists "
     "startswith endswith if multiif coalesce ifnull nullif plus minus multiply divide negate abs greatest least "
-    "tostartofminute tostartoffiveminutes tostartoftenminutes tostartoffifteenminutes tostartofhour tostartofday "
-    "tomonday tostartofmonth tostartofquarter tostartofyear toyear tomonth todayofmonth todayofweek tohour tominute "
-    "tostring lower upper length empty notempty concat now today yesterday map tuple lambda "
-    "catchmentrankbound catchmentboundrank catchmentbucketlower catchmentbucketupper catchmentquantilebounds "
-    "catchmentquantile catchmentquantilewithin catchmentcountbelow "
+    "lower upper length empty notempty concat map tuple lambda "
     "count countif sum sumif min minif max maxif avg avgif any anylast argmin argmax uniq uniqexact summap "
     "quantile quantileexact quantiles median grouparray groupuniqarray"
+)
+
+OF_ONE = words(
+    "tostartofminute tostartoffiveminutes tostartoftenminutes tostartoffifteenminutes tostartofhour tostartofday "
+    "tomonday tostartofmonth tostartofquarter tostartofyear toyear tomonth todayofmonth todayofweek tohour tominute "
+    "tostring now today yesterday"
 )
 
 ON_CONSTANTS = words(
@@ -60,15 +63,30 @@ _LITERAL = re.compile(r"( *)(Literal) (.*)()")
 _AMBIGUOUS = {"string": re.compile(r"[\n\r\\]"), "quoted": re.compile(r"[\n\r\\()]")}
 
 
+# A tree that is larger or deeper is some attack's, or some program's that can wait.
+_NODES_MAX = 20_000
+_DEPTH_MAX = 500
+
+
 @dataclass
 class Node:
-    """A node of the parser's tree; ``listed``: it belongs to what the outermost SELECT lists, groups or sorts by."""
+    """A node of the parser's tree.
+
+    Attributes:
+        head: its kind.
+        name: e.g. of a function or column.
+        alias: "" without one.
+        is_listed: it belongs to what the outermost SELECT lists, groups or sorts by.
+        children: in order.
+        reads: it, or something beneath it, reads a column.
+    """
 
     head: str
     name: str
     alias: str
-    listed: bool = False
+    is_listed: bool = False
     children: list[Node] = field(default_factory=list)
+    reads: bool = False
 
 
 def is_leakproof(statement: Statement, lines: Sequence[str], parameters: Mapping[str, str]) -> bool:
@@ -79,6 +97,8 @@ def is_leakproof(statement: Statement, lines: Sequence[str], parameters: Mapping
         lines: what ``EXPLAIN AST`` of it answered.
         parameters: values of its ``{name:Type}``.
     """
+    if len(lines) > _NODES_MAX:
+        return False
     tokens = [token for token in tokenize(statement.sql) if token.kind in _AMBIGUOUS]
     if any(_AMBIGUOUS[token.kind].search(token.text) for token in tokens):
         return False
@@ -91,22 +111,24 @@ def is_leakproof(statement: Statement, lines: Sequence[str], parameters: Mapping
 
 
 def _read(lines: Iterable[str]) -> list[Node] | None:
-    """All nodes in the order of the tree; None if a line cannot be read."""
+    """All nodes, each before those beneath it; None if a line cannot be read."""
     nodes: list[Node] = []
     path: list[Node] = []
     for line in lines:
         match = _LITERAL.fullmatch(line) or _LINE.fullmatch(line)
-        if match is None:
+        if match is None or len(match[1]) > _DEPTH_MAX:
             return None
         node = Node(match[2], match[3] or "", match[4] or "")
         del path[len(match[1]) :]
         if path:
             path[-1].children.append(node)
-            node.listed = path[-1].listed and node.head != "SelectQuery"
+            node.is_listed = path[-1].is_listed and node.head != "SelectQuery"
         if node.head == "ExpressionList" and [above.head for above in path] == _OUTERMOST:
-            node.listed = True
+            node.is_listed = True
         path.append(node)
         nodes.append(node)
+    for node in reversed(nodes):
+        node.reads = node.head in _READING or any(child.reads for child in node.children)
     return nodes
 
 
@@ -115,40 +137,31 @@ _OUTERMOST = ["SelectWithUnionQuery", "ExpressionList", "SelectQuery"]
 
 def _conditions_hold(nodes: Sequence[Node]) -> bool:
     """Rules 1 to 3."""
-    failing = {id(node) for node in nodes if node.head == "Function" and not _cannot_fail(node)}
-    if any(id(node) in failing and not node.listed for node in nodes):
+    failing = [node for node in nodes if node.head == "Function" and not _cannot_fail(node)]
+    if not failing:
+        return True
+    if not all(node.is_listed for node in failing):
         return False
-    used = {node.name.rpartition(".")[2] for node in nodes if node.head == "Identifier" and not node.listed}
-    return not used & _tainted([node for node in nodes if node.listed], failing)
+    used = {node.name.rpartition(".")[2] for node in nodes if node.head == "Identifier" and not node.is_listed}
+    return not used & _tainted([node for node in nodes if node.is_listed], {id(node) for node in failing})
 
 
 def _cannot_fail(function: Node) -> bool:
     name = function.name.lower()
-    if name in LEAKPROOF:
-        return True
-    if name in ON_CONSTANTS:
-        return not _reads(function)
     arguments = function.children[0].children if function.children else []
-    return name in BY_CONSTANT and len(arguments) == 2 and arguments[1].head == "Literal"
-
-
-def _reads(node: Node) -> bool:
-    return node.head in _READING or any(_reads(child) for child in node.children)
+    if name in ON_CONSTANTS:
+        return not function.reads
+    if name in BY_CONSTANT:
+        return len(arguments) == 2 and arguments[1].head == "Literal"
+    return name in LEAKPROOF or (name in OF_ONE and len(arguments) < 2)
 
 
 def _tainted(listed: Sequence[Node], failing: set[int]) -> set[str]:
-    """The names under which what can fail is listed, also by way of other names."""
-    names: set[str] = set()
-    while True:
-        before = len(names)
-        for node in listed:
-            if node.alias and _fails(node, failing, names):
-                names.add(node.alias)
-        if len(names) == before:
-            return names
-
-
-def _fails(node: Node, failing: set[int], names: set[str]) -> bool:
-    if id(node) in failing or (node.head == "Identifier" and node.name in names):
-        return True
-    return any(_fails(child, failing, names) for child in node.children)
+    """The names under which what can fail is listed, or what is listed under another name once more."""
+    aliases = {node.alias for node in listed if node.alias}
+    tainted: set[int] = set()
+    for node in reversed(listed):
+        is_renamed = node.head == "Identifier" and node.name in aliases
+        if id(node) in failing or is_renamed or any(id(child) in tainted for child in node.children):
+            tainted.add(id(node))
+    return {node.alias for node in listed if node.alias and id(node) in tainted}

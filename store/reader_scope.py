@@ -51,13 +51,13 @@ LOCKED = {
 
 REFUSED_SETTINGS = (
     words(
-        "max_rows_to_read max_bytes_to_read read_overflow_mode use_uncompressed_cache final priority use_skip_indexes "
-        "allow_experimental_analyzer optimize_read_in_order optimize_aggregation_in_order force_primary_key "
-        "force_index_by_date date_time_overflow_behavior"
+        "max_memory_usage max_rows_to_read max_bytes_to_read read_overflow_mode use_uncompressed_cache final priority "
+        "use_skip_indexes allow_experimental_analyzer optimize_read_in_order optimize_aggregation_in_order "
+        "force_primary_key force_index_by_date date_time_overflow_behavior"
     )
     | LOCKED.keys()
 )
-"""Settings that other readers may send and these may not: they change or tell how rows are found."""
+"""Settings that other readers may send and these may not: they change how rows are found, or tell how many were."""
 
 _DENIED_FUNCTIONS = words(
     "lowcardinalitykeys lowcardinalityindices filesystemavailable filesystemcapacity filesystemunreserved"

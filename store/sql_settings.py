@@ -105,12 +105,12 @@ def engine_settings(
     result = {name: _text(value) for name, value in locked.items()}
     result["max_execution_time"] = _text(limits.execution_seconds_default)
     for name, value in asked.items():
+        if name in refused:
+            raise _violation(f"Setting {name} should not be changed")
         if name in locked:
             result[name] = _lowered(name, value, locked[name])
         elif name in TRANSPORT or name.startswith(TRANSPORT_PREFIXES):
             _check_unlocking(name, value)
-        elif name in refused:
-            raise _violation(f"Setting {name} should not be changed")
         elif name in ALLOWED or (name.startswith(ALLOWED_PREFIXES) and name not in _REFUSED):
             result[name] = value
         elif known and name not in known:

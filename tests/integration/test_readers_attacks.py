@@ -7,14 +7,17 @@ errors included, must be equal: whatever differs was told by somebody else's row
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import clickhouse_connect
 import httpx
 import pytest
 
-from tests.clients.reader_server import FOREIGN, OWN, ROOT, ReaderServer, running
+from tests.clients.reader_server import FOREIGN, OWN, ROOT, ReaderServer, digest, running
 from tests.integration.reader_attacks import ORACLES, PARAMETERS, READS, REFUSED, VIEWS
+from tests.integration.test_supervisor_up import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -191,6 +194,69 @@ def test_sessions_and_users_are_not_mixed(whole: ReaderServer) -> None:
     for parameters in ({"user": "operator"}, {"role": "operator"}, {"quota_key": "operator"}):
         assert whole.ask(query, **parameters).text.split() == list(OWN)
     assert "foreign" in whole.ask(query, "operator", **shared).text
+
+
+def test_a_client_of_others_makes_do(whole: ReaderServer) -> None:
+    """What clickhouse-connect asks before and around its queries is served to a reader of some tenants."""
+    client = clickhouse_connect.get_client(
+        host="127.0.0.1", port=whole.port, username="own", password="own-secret", settings={"max_execution_time": 10}
+    )
+    names = client.query("SELECT DISTINCT tenant FROM metrics_cluster_1m ORDER BY tenant").result_columns[0]
+    assert names == list(OWN)
+    bound = client.query("SELECT count() FROM clusters WHERE tenant = {t:String}", parameters={"t": "acme"})
+    assert bound.result_rows == [(2,)]
+    assert client.query_arrow("SELECT * FROM clusters").num_rows == 6
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SHOW CREATE TABLE clusters",
+        "SHOW COLUMNS FROM clusters",
+        "SHOW FUNCTIONS LIKE 'sum'",
+        "SHOW SETTINGS LIKE 'max_threads'",
+        "DESCRIBE clusters",
+        "DESCRIBE (SELECT tenant FROM clusters)",
+        "EXISTS TABLE clusters",
+        "EXPLAIN AST SELECT * FROM clusters",
+        "EXPLAIN SYNTAX SELECT * FROM clusters",
+        "SELECT name, value FROM system.settings WHERE name = 'max_threads'",
+        "SELECT * FROM numbers(3)",
+        "SELECT * FROM metrics_region_1h SETTINGS max_threads = 1, join_use_nulls = 1",
+    ],
+)
+def test_honest_queries_pass(whole: ReaderServer, query: str) -> None:
+    """What describes the views is served."""
+    answer = whole.ask(query)
+    assert answer.status_code == 200, answer.text
+    assert answer.text
+
+
+def test_a_changed_file_is_in_force_within_a_second(whole: ReaderServer) -> None:
+    """Tenants taken from a reader are gone from its next answers; a file with faults changes nothing."""
+    file = whole.folder / "readers.json"
+    before = file.read_text()
+    query = "SELECT DISTINCT tenant FROM metrics_cluster_1m ORDER BY tenant"
+
+    def seen() -> str:
+        return whole.ask(query).text
+
+    def put(text: str) -> None:
+        file.with_suffix(".new").write_text(text)
+        file.with_suffix(".new").replace(file)
+
+    try:
+        put(before.replace('"station-*"', '"station-2"'))
+        wait_for(seen, "acme\nstation-2\n")
+        put("[{}]")
+        time.sleep(0.5)
+        assert seen() == "acme\nstation-2\n"
+        put(before.replace(digest("own-secret"), digest("another")))
+        wait_for(lambda: whole.ask(query).headers.get("X-ClickHouse-Exception-Code", ""), "516")
+    finally:
+        put(before)
+        wait_for(seen, "".join(f"{tenant}\n" for tenant in OWN))
 
 
 def test_every_credential_of_a_reader_is_held_to_its_tenants(whole: ReaderServer) -> None:
