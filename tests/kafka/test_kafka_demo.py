@@ -38,8 +38,8 @@ def test_over_brokers_that_run_one_invented_watt_hour_is_found(tmp_path: Path, k
     assert f"Kafka: {kafka_broker.plain}" in done.stdout
     shown = re.search(r"(\d+) topics (\S+)\.\*\s+(\S+) messages out of the zones, (\S+) to the globe", done.stdout)
     assert shown is not None, done.stdout
-    # 4 regions of 4 lanes and dead letters, 5 global tables, positions.
-    assert shown[1] == "26" and f"topics {shown[2]}.*" in line_of(done.stdout, "start 13 processes")
+    # 4 regions of 5 lanes and dead letters, 6 global tables, positions.
+    assert shown[1] == "31" and f"topics {shown[2]}.*" in line_of(done.stdout, "start 13 processes")
     assert int(shown[3].replace(",", "")) > int(shown[4].replace(",", "")) > 0
     assert list(tmp_path.iterdir()) == [] and processes_of(tmp_path / "catchment-demo-") == []
 
