@@ -137,8 +137,9 @@ class Collector:
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
         replayed = self._pipeline.replay()
-        if config.tenants is None and places and (self._own.tenant, self._own.cluster) not in places:
+        if config.tenants is None and places and self._own.cluster not in {cluster for _, cluster in places}:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
+            # Its tenants say nothing of that: what is scraped may be another's than what anonymous senders send.
             lives.known_since_ns = max(lives.known_since_ns, now_ns)
         log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
         self._register()
