@@ -105,8 +105,9 @@ def test_a_node_exporter_adds_up(tmp_path: Path) -> None:
             stack.start("collector")
         stack.wait_ready("collector")
         recorder.freeze()
-        before = stack.metric("collector", "catchment_scrapes_total")
-        wait_until(lambda: stack.metric("collector", "catchment_scrapes_total") >= before + 2, "the last is scraped")
+        scraped = r'catchment_scrapes_total\{end="up"\}'
+        before = stack.metric("collector", scraped)
+        wait_until(lambda: stack.metric("collector", scraped) >= before + 2, "the last is scraped")
         jobs.write_text("")
         wait_until(lambda: not stack.metric("collector", "catchment_scrape_targets"), "nothing is scraped any more")
         stack.drain()

@@ -83,12 +83,11 @@ def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
         stack.wait_ready(*ROLES)
         for program in programs:
             program.frozen = True
-        # One scrape may be under way: the one after it has seen the last of all.
-        for _ in range(2):
-            scrapes = [program.scrapes for program in programs]
-            wait_until(lambda scrapes=scrapes: _moved(programs, scrapes), "all are scraped")  # type: ignore[misc]
-        jobs.write_text("")
-        wait_until(lambda: not stack.metric("collector", "catchment_scrape_targets"), "nothing is scraped any more")
+        # A scrape may come too late for its timeout, on a busy machine; whatever is not lost is in a later one.
+        hits = sum(program.hits for program in programs)
+        wait_until(lambda: _hits(stack) >= hits, f"{hits} hits are in SQL", 60, lambda: f"{_hits(stack)} are")
+        # Nothing may come while the places are compared.
+        stack.stop("collector")
         stack.drain()
         (row,) = stack.rows(
             "SELECT sumIf(sum_int, metric = 'hits_total') AS hits, sumIf(count, metric = 'seconds') AS observed,"
@@ -102,6 +101,11 @@ def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
         assert counts == [sum(program.buckets[i] for program in programs) for i in range(3)]
         assert disagreements(stack) == []
         assert min(program.hits for program in programs) > 0
+
+
+def _hits(stack: Stack) -> int:
+    (row,) = stack.rows("SELECT sum(sum_int) AS hits FROM metrics_cluster_1m AS m WHERE metric = 'hits_total'")
+    return int(row["hits"])
 
 
 def _moved(programs: list[Counting], scrapes: list[int]) -> bool:
