@@ -16,7 +16,9 @@ from catchment.log.sqlite import SqliteLog
 async def _main(path: str, region: str) -> None:
     log = SqliteLog.open(Path(path))
     stop = asyncio.Event()
-    aggregator = Aggregator(log, AggregatorConfig(region, linger_seconds=0.02, batch_bytes_max=40_000))
+    # Told to stop, it rolls up all that is there, however much that is on a busy machine.
+    config = AggregatorConfig(region, linger_seconds=0.02, batch_bytes_max=40_000, drain_seconds=60)
+    aggregator = Aggregator(log, config)
     running = asyncio.create_task(aggregator.run(stop))
     print("up", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

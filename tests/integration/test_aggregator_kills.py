@@ -84,7 +84,7 @@ def test_totals_are_exact_over_many_kills(tmp_path: Path) -> None:
         feeder.done.set()
         feeder.join()
     with start(path) as child:
-        child.communicate("stop\n", timeout=60)
+        child.communicate("stop\n", timeout=90)
     assert child.returncode == 0
 
     async def check() -> None:
