@@ -162,10 +162,17 @@ class Limits:
     # State of the collector.
     streams_max: int = setting(
         2_000_000,
-        "streams whose baseline is kept; about 200 bytes each",
+        "streams whose baseline is kept; about 300 bytes each",
         unit="streams",
         consequence="points of new streams rejected; counted as streams_full",
         least=1,
+    )
+    baseline_buckets_max: int = setting(
+        16_000_000,
+        "buckets of all cumulative histograms that are remembered to difference the next point; 16 bytes each",
+        unit="buckets",
+        consequence="a histogram that has no room is not remembered: each of its points counts as baseline",
+        least=1024,
     )
     stream_idle_seconds: int = setting(
         _DAY,
@@ -274,6 +281,13 @@ class Limits:
         unit="series",
         consequence="samples of new histograms are refused; counted as streams_full",
         least=1,
+    )
+    flush_bytes_max: int = setting(
+        128 * _MIB,
+        "rows in memory that wait for the next flush",
+        unit="bytes",
+        consequence="the flush comes early; at twice as much, 503 with Retry-After until a flush works",
+        least=64 * _KIB,
     )
     points_per_chunk_max: int = setting(
         65_536,

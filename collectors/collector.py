@@ -96,7 +96,7 @@ class Collector:
         path = config.folder / "state.db"
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
-        catalog, lives = Catalog(limits), Lives(min(meta.known_since_ns, now_ns))
+        catalog, lives = Catalog(limits), Lives(min(meta.known_since_ns, now_ns), limits.baseline_buckets_max)
         places: set[tuple[str, str]] = set()
         for row in self._state.series():
             places.add((row.tenant, row.cluster))
@@ -133,10 +133,11 @@ class Collector:
             limits=limits,
             telemetry=telemetry,
         )
-        self._intake = EdgeIntake(self._pipeline, limits, self._ladder.pressure)
+        self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
+        self._flush_soon = asyncio.Event()
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
-        replayed = self._pipeline.replay()
+        replayed = self._pipeline.replay(self._flush_in_replay)
         if config.tenants is None and places and self._own.cluster not in {cluster for _, cluster in places}:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
             # Its tenants say nothing of that: what is scraped may be another's than what anonymous senders send.
@@ -225,9 +226,9 @@ class Collector:
 
     def not_ready(self) -> list[str]:
         """Why the collector should get no traffic; empty while it takes all that is sent."""
-        full = self._ladder.pressure()
-        if full:
-            seconds = self._ladder.pushing_back_seconds(self._clock())
+        full = self._pressure()
+        seconds = self._ladder.pushing_back_seconds(self._clock())
+        if full and seconds:
             full += f"; senders have been pushed back for {about_duration(seconds)}"
         return [trouble for trouble in (full, self._flush_trouble, self._trim_trouble, self._merge_trouble) if trouble]
 
@@ -265,10 +266,44 @@ class Collector:
         while not stop.is_set():
             now = time.time()
             wait = period - (now - phase) % period
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait)
+            waiting = [asyncio.create_task(event.wait()) for event in (stop, self._flush_soon)]
+            try:
+                await asyncio.wait(waiting, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
             if not stop.is_set():
+                self._flush_soon.clear()
                 await self._flush_once()
+
+    def _pressure(self) -> str:
+        """Why senders are pushed back; "" while they are not."""
+        size_bytes = self.edge.rows_bytes
+        if size_bytes >= 2 * self._config.limits.flush_bytes_max:
+            return f"rows of {about(size_bytes)} wait for a flush"
+        return self._ladder.pressure()
+
+    def _applied(self) -> None:
+        """A batch was applied: flush early where rows have become too many. What fails waits for its turn."""
+        if self.edge.rows_bytes >= self._config.limits.flush_bytes_max and not self._flush_trouble:
+            self._flush_soon.set()
+
+    def _flush_in_replay(self, received_ns: int) -> None:
+        """The same while the inbox is replayed, at the time of then: streams that went on later must not be idle.
+
+        Raises:
+            Retry: it fails, and there is no room to go on without.
+        """
+        size_bytes, limit = self.edge.rows_bytes, self._config.limits.flush_bytes_max
+        if size_bytes < limit or (self._flush_trouble and size_bytes < 2 * limit):
+            return
+        try:
+            self._flusher.flush(self._pipeline.applied, received_ns)
+            self._flush_trouble = ""
+        except Retry as error:
+            if size_bytes >= 2 * limit:
+                raise
+            self._flush_trouble = f"flushing fails: {error}"
 
     async def _flush_once(self) -> None:
         try:
@@ -328,6 +363,7 @@ class Collector:
 
     def _register(self) -> None:
         telemetry, ladder = self._telemetry, self._ladder
+        self._intake.applied = self._applied
         self._intake.commit_seconds = lambda seconds: telemetry.observe(OwnMetric.INBOX_COMMIT_SECONDS, seconds)
         telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
         telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))

@@ -106,6 +106,7 @@ class Edge:
         self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
+        self._rows_bytes = 0
         self._digests: Counter[tuple[int, int]] = Counter()
         self._heard: dict[tuple[int, int], Heard] = {}
 
@@ -213,6 +214,11 @@ class Edge:
         """How many batches of staged points are on their way to `apply` or `discard`."""
         return len(self._outstanding)
 
+    @property
+    def rows_bytes(self) -> int:
+        """Memory of the rows that wait for the next flush; may be read on any thread."""
+        return self._rows_bytes
+
     def discard(self, staged: Staged) -> None:
         """Forget staged points: their requests were not made durable and were refused."""
         self._take_back(staged)
@@ -229,12 +235,14 @@ class Edge:
         sketches = self._identifier.cardinality.drain()
         drained = Drained(rows, partials, self._digests, sketches, self.tally.drain(), self._heard)
         self._rows, self._digests, self._heard = {}, Counter(), {}
+        self._rows_bytes = 0
         return drained
 
     def put_back(self, drained: Drained) -> None:
         """Take back what a failed flush drained."""
         for tenant, table in drained.partials.items():
             self._rows.setdefault(tenant, []).append(table)
+            self._rows_bytes += table.nbytes
         self._add_digests(drained.digests)
         self._identifier.cardinality.put_back(drained.cardinality)
         self.tally.put_back(drained.tally)
@@ -357,9 +365,11 @@ class Edge:
             table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse] == code)
             parts = self._rows.setdefault(tenant, [])
             parts.append(table)
+            self._rows_bytes += table.nbytes
             # The first part is what the last merge left.
             if sum(part.num_rows for part in parts) > max(_ROWS_MERGED_MIN, 3 * parts[0].num_rows):
                 self._rows[tenant] = [_merged(parts)]
+                self._rows_bytes += self._rows[tenant][0].nbytes - sum(part.nbytes for part in parts)
 
     def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
         for key, digest in digests.items():

@@ -55,7 +55,7 @@ class HashIndex:
             return
         if (self._count + len(keys)) * 2 > len(self._keys):
             old_keys, old_values = self.items()
-            self._resize(2 * (self._count + len(keys)))
+            self._resize(self._count + len(keys))
             self._place(old_keys, old_values)
         self._place(np.maximum(keys, np.uint64(1)), values)
 

@@ -122,6 +122,10 @@ def cumulative_histograms(
     heads = heads_of(life)
     first = heads & (state.time_ns[life] == NEVER_NS)
     from_zero, baseline = first_points(lives, first, points.life, points.start_ns, points.time_ns)
+    # Lives whose baseline was not kept for want of room (`Lives`, rule 4).
+    lost = heads & ~first & (state.bucket_count[life] == 0) & (state.count[life] > 0)
+    lost &= np.diff(points.histograms.offsets) > 0
+    first, baseline = first | lost, baseline | lost
     before_count = shifted(points.count, heads, state.count[life]).astype(np.uint64)
     before_sum = shifted(points.sum, heads, state.sum[life]).astype(np.float64)
     increases, fell = _bucket_increases(lives, points, heads, explicit=explicit)

@@ -81,8 +81,11 @@ class Pipeline:
         self.edge.apply(staged, requests)
         self.applied = position
 
-    def replay(self) -> int:
+    def replay(self, after_batch: Callable[[int], None]) -> int:
         """Apply what the inbox holds behind the consumed position; at start, on the caller's thread.
+
+        Args:
+            after_batch: told after each batch when the last of its requests was received, in ns.
 
         Returns:
             How many requests were applied.
@@ -103,6 +106,7 @@ class Pipeline:
             size += len(payloads[-1])
             if size >= _BATCH_BYTES or len(requests) >= _BATCH_REQUESTS:
                 count += self._replay_batch(requests, payloads, end)
+                after_batch(received.received_ns)
                 requests, payloads, size = [], [], 0
         return count + self._replay_batch(requests, payloads, end)
 
@@ -153,6 +157,7 @@ class EdgeIntake:
         self._none_under_way.set()
         self._writer = ThreadPoolExecutor(1, "inbox")
         self.commit_seconds: Callable[[float], None] = lambda seconds: None
+        self.applied: Callable[[], None] = lambda: None
 
     async def submit(self, received: Received) -> Outcome:
         """See `collectors.records.Intake`."""
@@ -331,6 +336,7 @@ class EdgeIntake:
             await self._pipeline.run(
                 lambda staged=batch.staged, requests=requests, end=ends[-1]: self._pipeline.apply(staged, requests, end)  # type: ignore[misc]
             )
+            self.applied()
             crash_point("intake.applied")
             self._rest()
 

@@ -11,7 +11,8 @@ Rules:
    ``floor_ns`` to its start, and a stream that goes altogether raises ``known_since_ns``: a life that starts at or
    before one of them begins with a baseline. A sender of countless lives thus costs itself only.
 3. Gauges and delta streams have one life, start 0.
-4. Histogram baselines lie in an arena, appended when they change and compacted when half of it is garbage.
+4. Histogram baselines lie in an arena, appended when they change and compacted when half of it is garbage. It holds at
+   most ``baseline_buckets_max`` of them: a baseline that does not fit is not kept, and the life's next point is one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catchment.limits import Limits
 from collectors.hash_index import ABSENT, HashIndex
 
 Int32s = npt.NDArray[np.int32]
@@ -107,7 +109,7 @@ DTYPES: dict[str, type] = {
 class Lives:
     """The table of lives and the arena of histogram baselines."""
 
-    def __init__(self, known_since_ns: int) -> None:
+    def __init__(self, known_since_ns: int, baseline_buckets_max: int = Limits.baseline_buckets_max) -> None:
         self.known_since_ns = known_since_ns
         self._size = 0
         self._any_dead = False
@@ -117,6 +119,8 @@ class Lives:
         self.arena_keys: Int64s = np.zeros(1024, np.int64)
         self.arena_counts: UInt64s = np.zeros(1024, np.uint64)
         self._arena_used = 0
+        self._baseline_buckets_max = baseline_buckets_max
+        self._baseline_buckets = 0
 
     def __len__(self) -> int:
         return self._size
@@ -210,13 +214,20 @@ class Lives:
         return offsets, self.arena_keys[index], self.arena_counts[index]
 
     def set_buckets(self, lives: npt.NDArray[np.intp], offsets: Int64s, keys: Int64s, counts: UInt64s) -> None:
-        """Replace the baselines of some distinct lives."""
+        """Replace the baselines of some distinct lives; what there is no room for is left empty (rule 4)."""
         lengths = np.diff(offsets)
         if (self._columns.bucket_count[lives] == lengths).all():
             # As many buckets as before, as is usual: they take the same places.
             at = np.repeat(self._columns.bucket_start[lives] - offsets[:-1], lengths) + np.arange(len(keys))
             self.arena_keys[at], self.arena_counts[at] = keys, counts
             return
+        self._baseline_buckets -= int(self._columns.bucket_count[lives].sum())
+        fits = np.cumsum(lengths) <= self._baseline_buckets_max - self._baseline_buckets
+        if not fits.all():
+            kept = np.repeat(fits, lengths)
+            keys, counts, lengths = keys[kept], counts[kept], np.where(fits, lengths, 0)
+            offsets = np.concatenate(([0], np.cumsum(lengths)))
+        self._baseline_buckets += len(keys)
         if self._arena_used + len(keys) > len(self.arena_keys):
             self._compact_arena(len(keys))
         start = self._arena_used
@@ -239,6 +250,7 @@ class Lives:
             column = getattr(self._columns, name)
             column[: len(kept)] = column[kept]
         self._size = len(kept)
+        self._baseline_buckets = int(self._columns.bucket_count[: self._size].sum())
         self._any_dead = bool(self._columns.dead[: self._size].any())
         self._relink()
         return moved

@@ -43,7 +43,7 @@ class DurableEdge:
         """Open the folder, as a start of the process does, and replay what no flush has consumed."""
         self.state = StateFile(self._path)
         meta = self.state.meta(inbox_id=INBOX_ID, now_ns=ns(BORN_SECONDS))
-        catalog, lives = Catalog(self._limits), Lives(meta.known_since_ns)
+        catalog, lives = Catalog(self._limits), Lives(meta.known_since_ns, self._limits.baseline_buckets_max)
         for row in self.state.series():
             series = Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id)
             catalog.restore(row.tenant, row.cluster, series)

@@ -45,7 +45,7 @@ class EdgeHarness:
     ) -> None:
         self.limits = limits or Limits()
         self.catalog = Catalog(self.limits)
-        self.lives = Lives(ns(known_since))
+        self.lives = Lives(ns(known_since), self.limits.baseline_buckets_max)
         self.seen = SeenPoints(self.limits.seen_points_max, ns(known_since))
         self.edge = Edge(
             self.limits,

@@ -36,7 +36,7 @@ def test_index_is_a_dict(batches: list[dict[int, int]], others: list[int]) -> No
 
 
 def test_index_grows_and_keeps_everything() -> None:
-    """A hundred thousand keys, all found, none invented, in a table of at most eight slots a key."""
+    """A hundred thousand keys, all found, none invented, in a table of at most four slots a key."""
     rng = np.random.default_rng(7)
     keys = np.unique(rng.integers(1, 2**64 - 1, 100_000, np.uint64))
     index = HashIndex()
@@ -45,7 +45,7 @@ def test_index_grows_and_keeps_everything() -> None:
     assert len(index) == len(keys)
     assert np.array_equal(index.find(keys), np.concatenate([np.arange(len(p)) for p in np.array_split(keys, 13)]))
     assert (index.find(keys ^ np.uint64(1)) == ABSENT).sum() > 99_000
-    assert index.size_bytes <= len(keys) * 8 * 12
+    assert index.size_bytes <= len(keys) * 4 * 12
 
 
 def test_key_zero_is_a_key() -> None:
@@ -63,7 +63,7 @@ def test_inserting_again_does_not_grow() -> None:
     for value in range(20):
         index.insert(keys, np.full(len(keys), value, np.int32))
     assert len(index) == len(keys)
-    assert index.size_bytes <= 16_384 * 12
+    assert index.size_bytes <= 8_192 * 12
     assert set(index.find(keys).tolist()) == {19}
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
+from catchment.limits import Limits
 from tests.edge_harness import EdgeHarness, add_histograms, by_window, total
 from tests.otlp import (
     CUMULATIVE,
@@ -19,6 +20,7 @@ from tests.otlp import (
     exponential_histogram,
     gauge,
     histogram,
+    ns,
     number,
     quantiles,
     summary,
@@ -120,6 +122,31 @@ def test_histogram_first_point_rules_hold() -> None:
     assert found == {"old": (1, 0.5, None, 2), "young": (11, 8.5, 0.5, 2), "unknown": (1, 0.5, None, 2)}
     assert add_histograms(rows, "old") == {(-INF, 1.0): 1}
     assert edge.points_tallied("baseline") == 2
+
+
+def test_histogram_without_room_for_its_baseline_counts_no_increase_twice() -> None:
+    """What is not remembered is a baseline each time: counted as such, never from zero again; with room it goes on."""
+    edge = EdgeHarness(Limits(baseline_buckets_max=6, stream_idle_seconds=100))
+    rows = []
+    for turn in (1, 2, 3):
+        for stream in range(3):
+            point = explicit(10.0 * turn, [turn, turn, 0], [1, 2], total=3.0 * turn, start=0, attributes={"i": stream})
+            edge.send(body(histogram("lat", point)), at=10 * turn)
+        rows += edge.flush(10 * turn + 1)
+        assert edge.points_tallied("baseline") == turn - 1
+    counts = {
+        stream: total([r for r in rows if f'"i":{stream}' in r["attributes"]], "lat", "count") for stream in range(3)
+    }
+    assert counts == {0: 6, 1: 6, 2: 2}
+    assert sum(add_histograms(rows, "lat").values()) == total(rows, "lat", "count")
+    repeated = histogram("lat", explicit(30, [3, 3, 0], [1, 2], total=9.0, start=0, attributes={"i": 2}))
+    edge.send(body(repeated), at=31)
+    assert edge.flush(32) == [] and edge.points_tallied("late_cumulative") + edge.points_tallied("repeated") == 1
+    for turn in (20, 21, 22):
+        point = explicit(10.0 * turn, [turn, 0, 0], [1, 2], total=1.0 * turn, start=0, attributes={"i": 2})
+        edge.send(body(histogram("lat", point)), at=10 * turn)
+        assert sum(row["count"] for row in edge.flush(10 * turn + 1)) == (1 if turn > 21 else 0)
+        edge.edge.evict_idle(ns(10 * turn + 1))
 
 
 def test_histogram_min_and_max_of_cumulative_points_count_only_where_they_moved() -> None:
