@@ -85,7 +85,7 @@ class Cardinality:
             rows = self._begin(place, metric)
         self._wait(rows[SERIES], is_folded, series_id)
         for name, value in attributes.items():
-            row = rows.get(name)
+            row = rows.get(name) if name != SERIES else -1  # a sender may have an attribute without a name
             if row is None:
                 row = self._attribute(rows, place, metric, name)
             if row >= 0:

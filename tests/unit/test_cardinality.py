@@ -96,6 +96,16 @@ def test_sketches_are_bounded(metric: str) -> None:
     assert sum(streams for (_, attribute), (_, streams, _) in noisy_rows.items() if attribute == "") == 1_000
 
 
+def test_an_attribute_without_a_name_is_not_taken_for_the_series() -> None:
+    """What a sender calls "" is left out, and the series are counted once."""
+    catalog = Catalog(Limits())
+    cardinality = Cardinality(Limits(), catalog)
+    place = catalog.place("acme", "c")
+    for n in range(5):
+        cardinality.add(place, "m", {"": f"v{n}"}, 7 << 54, is_folded=False)
+    assert found(catalog, [rows(cardinality, catalog)]) == {("m", ""): (1, 5, 0)}
+
+
 def test_every_kind_of_value_is_a_value() -> None:
     """Numbers, truths and lists count by what they are, many at a time."""
     catalog = Catalog(Limits())
