@@ -207,6 +207,16 @@ class Sql:
         factory=dict,
         text="name: SHA-256 of the password in hex, who sees everything; without a user only loopback is served",
     )
+    tls: ListenTls = setting(factory=ListenTls, text="TLS of the SQL endpoint")
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status server."""
+
+    tls: ListenTls = setting(
+        factory=ListenTls, text="TLS of the status server; not of what children of `up` tell it, over loopback"
+    )
 
 
 @dataclass(frozen=True)
@@ -269,6 +279,7 @@ class Config:
     aggregator: Aggregator = setting(factory=Aggregator, text="the roll-up of the region, or of the zone")
     store: Store = setting(factory=Store, text="the tables")
     sql: Sql = setting(factory=Sql, text="who may ask")
+    status: Status = setting(factory=Status, text="the status server")
     telemetry: Telemetry = setting(factory=Telemetry, text="observing Catchment itself")
 
     @property

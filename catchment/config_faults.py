@@ -76,7 +76,8 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         f"{config.scrape.tenant!r} is not a tenant's name; expected up to 128 of A-Z, a-z, 0-9, dot, _ and -",
     )
     faults.extend(_place_faults(config))
-    faults.extend(_tls_faults(config.tls))
+    for key, tls in (("tls", config.tls), ("sql.tls", config.sql.tls), ("status.tls", config.status.tls)):
+        faults.extend(_tls_faults(key, tls))
     faults.extend(_kafka_faults(config.kafka))
     faults.extend(_address_faults(config))
     faults.extend(_policy_faults(config.policies))
@@ -151,12 +152,12 @@ def _half_pair(key: str, tls: KafkaTls | ListenTls) -> list[tuple[str, str]]:
     return [(key, "cert and key belong together; give both or neither")]
 
 
-def _tls_faults(tls: ListenTls) -> list[tuple[str, str]]:
-    halves = _half_pair("tls", tls)
+def _tls_faults(key: str, tls: ListenTls) -> list[tuple[str, str]]:
+    halves = _half_pair(key, tls)
     if halves:
         return halves
     if tls.client_ca is not None and not tls.is_on:
-        return [("tls.client_ca", "asks for certificates over TLS, which is off; set tls.cert and tls.key")]
+        return [(f"{key}.client_ca", f"asks for certificates over TLS, which is off; set {key}.cert and {key}.key")]
     return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,10 +25,11 @@ class SqlClient:
 
     Args:
         url: of the endpoint, e.g. ``http://127.0.0.1:8123``.
-        user: empty without authentication.
-        password: of the user.
+        user: empty without one; then ``password`` is a bearer token.
+        password: of the user; empty without authentication.
         database: that unqualified names are looked up in.
         timeout_seconds: for connecting and for each read.
+        tls: whom an https address is trusted by; the system's authorities unless given.
     """
 
     url: str
@@ -35,6 +37,7 @@ class SqlClient:
     password: str = ""
     database: str = "catchment"
     timeout_seconds: float = 60.0
+    tls: ssl.SSLContext | None = None
 
     def rows(self, query: Query) -> list[Row]:
         """All rows, each a dict by column name (see `catchment.query.Querier`)."""
@@ -61,8 +64,10 @@ class SqlClient:
         )
         if self.user:
             request.add_header("Authorization", "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode())
+        elif self.password:
+            request.add_header("Authorization", f"Bearer {self.password}")
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds, context=self.tls) as answer:  # noqa: S310 - as above
                 body: bytes = answer.read()
                 return body
         except urllib.error.HTTPError as error:

@@ -21,6 +21,7 @@ import contextlib
 import ipaddress
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,9 +151,9 @@ class _Uvicorn(uvicorn.Server):
 
 
 class StatusServer:
-    """Serves `Probes` in the running event loop."""
+    """Serves `Probes` in the running event loop; over TLS if it is given a context."""
 
-    def __init__(self, probes: Probes) -> None:
+    def __init__(self, probes: Probes, tls: ssl.SSLContext | None = None) -> None:
         config = uvicorn.Config(
             StatusApp(probes),
             log_config=None,
@@ -161,6 +162,7 @@ class StatusServer:
             ws="none",
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None

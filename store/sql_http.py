@@ -25,6 +25,7 @@ import functools
 import logging
 import re
 import socket
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +100,13 @@ def make_app(engine: Engine, *, config: SqlEndpointConfig) -> App:
 
 
 async def serve(
-    app: App, host: str, port: int, stop: asyncio.Event, *, on_listening: Callable[[int], None] | None = None
+    app: App,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    *,
+    on_listening: Callable[[int], None] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until ``stop`` is set; then let running queries end (at most 10 seconds) and return.
 
@@ -111,6 +118,7 @@ async def serve(
         port: 0 for any that is free.
         stop: set by the caller.
         on_listening: told the port once connections are accepted.
+        tls: of the listener; None serves without.
 
     Raises:
         OSError: the address cannot be bound.
@@ -129,6 +137,7 @@ async def serve(
         server_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=30,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from catchment.cli.endpoints import Endpoint, sql_options, status_options
 from catchment.cli.options import config_option, data_dir_option, json_option, read_config
-from catchment.cli.sql import ask, url_of
+from catchment.cli.sql import ask
 from catchment.cli.store_client import ask_store
 from catchment.sql_client import SqlClient
 
@@ -20,12 +21,11 @@ def cluster() -> None:
 
 
 @cluster.command(name="list")
-@click.option("--url", help="Address of the SQL endpoint; from the configuration unless given.")
-@config_option()
+@sql_options
 @json_option
-def list_clusters(url: str | None, config_file: Path | None, as_json: bool) -> None:
+def list_clusters(client: SqlClient, as_json: bool) -> None:
     """List every cluster that ever reported."""
-    answer = ask(SqlClient(url_of(url, config_file)), _LIST, "JSONEachRow" if as_json else "PrettyCompactMonoBlock")
+    answer = ask(client, _LIST, "JSONEachRow" if as_json else "PrettyCompactMonoBlock")
     click.echo(answer.decode(), nl=False)
 
 
@@ -34,7 +34,7 @@ def list_clusters(url: str | None, config_file: Path | None, as_json: bool) -> N
 @click.option("--tenant", default="default", show_default=True)
 @click.option("--region", "region_name", help="Region of the cluster; the configuration's unless given.")
 @click.option("--back", is_flag=True, help="Take a retirement back.")
-@click.option("--url", help="Address of the store's status server; from the configuration unless given.")
+@status_options
 @config_option()
 @data_dir_option
 def retire(
@@ -42,7 +42,7 @@ def retire(
     tenant: str,
     region_name: str | None,
     back: bool,
-    url: str | None,
+    endpoint: Endpoint,
     config_file: Path | None,
     data_dir: Path | None,
 ) -> None:
@@ -50,4 +50,4 @@ def retire(
     config = read_config(config_file, data_dir)
     action = "cluster-reinstate" if back else "cluster-retire"
     names = {"tenant": tenant, "region": region_name or config.region, "cluster": name}
-    click.echo(ask_store(config, url, action, names))
+    click.echo(ask_store(config, endpoint, action, names))

@@ -24,9 +24,11 @@ from catchment import logs
 from catchment.cli.exits import ENVIRONMENT
 from catchment.cli.ports import check_free
 from catchment.config import Config, Profile
+from catchment.config_tls import ListenTls
 from catchment.errors import Bug, ConfigFaults
 from catchment.status_http import Action, Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
+from catchment.tls import certificates_of
 from catchment.tracing import Tracing
 from catchment.units import Address, about_duration
 
@@ -106,15 +108,22 @@ class RoleProcess:
         self._handle_signals()
         listens = dict(self._role.listens(self._config))
         check_free(listens if self._status.port == 0 else {**listens, "listen.status": self._status})
-        server = StatusServer(Probes(self._not_ready, self._metrics, self._reload, self._actions, self._stalled))
-        watching = asyncio.create_task(self._watch())
+        # What a supervisor asks, it asks over loopback: TLS is for the address that the configuration names.
+        own = self._config.status.tls if self._state_file is None else ListenTls()
+        certificates = certificates_of(own, log.info, "status.tls")
+        probes = Probes(self._not_ready, self._metrics, self._reload, self._actions, self._stalled)
+        server = StatusServer(probes, None if certificates is None else certificates.context)
+        watching = [asyncio.create_task(self._watch())]
+        if certificates is not None:
+            watching.append(asyncio.create_task(certificates.watch()))
         address = await server.start(self._status.host, self._status.port)
         try:
             self._tell(address)
             while not self._stopping:
                 await self._run_once()
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
             await server.stop()
 
     async def _run_once(self) -> None:

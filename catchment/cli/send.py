@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from pathlib import Path
 
 import click
 
-from catchment.cli.exits import CheckFailed, EnvironmentFault, UsageFault
+from catchment.cli.endpoints import TlsFiles, tls_options
+from catchment.cli.exits import CheckFailed, EnvironmentFault
 from catchment.cli.http_client import Answer, request
 from catchment.cli.options import config_option, pairs_of, read_config
 
 _DELTA = 1
 _SECOND_NS = 1_000_000_000
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -27,9 +26,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--unit", default="1", show_default=True, help="Unit (UCUM).")
 @click.option("--url", help="Address of the OTLP/HTTP receiver; from the configuration unless given.")
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="File with the sender's bearer token.")
-@click.option("--ca", type=_FILE, help="PEM file of the authorities to trust; with a configuration its tls.cert.")
-@click.option("--cert", type=_FILE, help="PEM file of our certificate, where senders need one (tls.client_ca).")
-@click.option("--key", type=_FILE, help="PEM file of its key.")
+@tls_options
 @config_option()
 def send(
     name: str,
@@ -40,9 +37,7 @@ def send(
     unit: str,
     url: str | None,
     token_file: Path | None,
-    ca: Path | None,
-    cert: Path | None,
-    key: Path | None,
+    files: TlsFiles,
     config_file: Path | None,
 ) -> None:
     """Send NAME VALUE as one OTLP data point: a counter's increase, a gauge's sample, or a histogram's observation."""
@@ -53,25 +48,14 @@ def send(
     headers = {"content-type": "application/json"}
     if token_file:
         headers["authorization"] = f"Bearer {token_file.read_text('utf-8').strip()}"
+    own = None
     if not url:
         config = read_config(config_file)
-        url = f"{'https' if config.tls.is_on else 'http'}://{config.listen.otlp_http}"
-        ca = ca or config.tls.cert
-    tls = _tls(ca, cert, key) if url.startswith("https:") else None
+        own = config.tls
+        url = f"{own.scheme}://{config.listen.otlp_http}"
+    tls = files.context(url, own)
     _judge(request(f"{url.rstrip('/')}/v1/metrics", body=json.dumps(body).encode(), headers=headers, tls=tls))
     click.echo(f"accepted, on disk: {kind} {name} {value:g}")
-
-
-def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        # What the user names is trusted, also where it is no authority but the listener's own certificate.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        if cert is not None:
-            context.load_cert_chain(cert, key)
-    except (ssl.SSLError, OSError) as error:
-        raise UsageFault(f"--ca, --cert or --key cannot be used: {error}") from error
-    return context
 
 
 def _judge(answer: Answer) -> None:

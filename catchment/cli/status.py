@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from catchment.cli.endpoints import Endpoint, status_options
 from catchment.cli.exits import CheckFailed, EnvironmentFault
 from catchment.cli.http_client import request
 from catchment.cli.options import config_option, json_option, read_config
@@ -19,17 +21,20 @@ Reading = dict[tuple[str, OwnMetric], float]
 
 
 @click.command()
-@click.option("--url", help="Address of the status server; from the configuration unless given.")
+@status_options
 @click.option("--interval", "interval_seconds", type=click.FloatRange(0.1, 60), default=1.0, show_default=True)
 @config_option()
 @json_option
-def status(url: str | None, interval_seconds: float, config_file: Path | None, as_json: bool) -> None:
+def status(endpoint: Endpoint, interval_seconds: float, config_file: Path | None, as_json: bool) -> None:
     """Show what every tier does, measured over an interval; exit code 1 if something is not ready."""
-    address = (url or f"http://{read_config(config_file).listen.status}").rstrip("/")
-    before, started = _read(address), time.monotonic()
+    config = read_config(config_file)
+    own = config.status.tls
+    address = (endpoint.url or f"{own.scheme}://{config.listen.status}").rstrip("/")
+    tls = endpoint.files.context(address, None if endpoint.url else own)
+    before, started = _read(address, tls), time.monotonic()
     time.sleep(interval_seconds)
-    after, elapsed_seconds = _read(address), time.monotonic() - started
-    health = json.loads(request(f"{address}/healthz").body)
+    after, elapsed_seconds = _read(address, tls), time.monotonic() - started
+    health = json.loads(request(f"{address}/healthz", tls=tls).body)
     # A process of the version before this one knows nothing of what is stalled.
     reasons, stalled = health["reasons"], health.get("stalled", [])
     table = summary(before, after, elapsed_seconds)
@@ -65,8 +70,8 @@ def summary(before: Reading, after: Reading, elapsed_seconds: float) -> dict[str
     return table
 
 
-def _read(address: str) -> Reading:
-    answer = request(f"{address}/metrics")
+def _read(address: str, tls: ssl.SSLContext | None) -> Reading:
+    answer = request(f"{address}/metrics", tls=tls)
     if answer.status != 200:
         raise EnvironmentFault(f"{address}/metrics answers {answer.status}")
     return read_metrics(answer.body.decode())

@@ -8,25 +8,21 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from catchment.cli.endpoints import Endpoint, status_options
 from catchment.cli.exits import EnvironmentFault, UsageFault
 from catchment.cli.options import config_option, data_dir_option, json_option, read_config
 from catchment.cli.store_client import ask_store
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+def _where(command: Callable[..., Any]) -> Callable[..., Any]:
+    return config_option()(data_dir_option(status_options(command)))
 
 
-def _where(command: F) -> F:
-    command = click.option("--url", help="Address of the store's status server; from the configuration unless given.")(
-        command
-    )
-    return config_option()(data_dir_option(command))
-
-
-def _decision(command: F) -> F:
+def _decision(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--why", required=True, help="The reason, which the store keeps for ever.")(command)
     return click.option("--who", default=lambda: f"{getpass.getuser()}@{socket.gethostname()}", help="Who decides.")(
         _where(command)
@@ -51,7 +47,7 @@ def resume(
     how: str,
     who: str,
     why: str,
-    url: str | None,
+    endpoint: Endpoint,
     config_file: Path | None,
     data_dir: Path | None,
 ) -> None:
@@ -63,7 +59,7 @@ def resume(
     --as lost    the log has lost what was due ("data is lost"): go on at OFFSET, the first that it holds.
     """
     texts = {"topic": topic, "partition": str(partition), "offset": str(offset), "as": how, "who": who, "why": why}
-    click.echo(ask_store(read_config(config_file, data_dir), url, "store-resume", texts))
+    click.echo(ask_store(read_config(config_file, data_dir), endpoint, "store-resume", texts))
 
 
 @store.group()
@@ -75,9 +71,11 @@ def quarantine() -> None:
 @click.option("--all", "every", is_flag=True, help="Also those that were replayed or discarded.")
 @_where
 @json_option
-def list_messages(every: bool, url: str | None, config_file: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def list_messages(
+    every: bool, endpoint: Endpoint, config_file: Path | None, data_dir: Path | None, as_json: bool
+) -> None:
     """List the open messages in quarantine, oldest first."""
-    found = [entry for entry in _listed(url, config_file, data_dir) if every or entry["decision"] is None]
+    found = [entry for entry in _listed(endpoint, config_file, data_dir) if every or entry["decision"] is None]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -92,9 +90,9 @@ def list_messages(every: bool, url: str | None, config_file: Path | None, data_d
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the message's bytes here.")
 @_where
-def show(name: str, output: Path | None, url: str | None, config_file: Path | None, data_dir: Path | None) -> None:
+def show(name: str, output: Path | None, endpoint: Endpoint, config_file: Path | None, data_dir: Path | None) -> None:
     """Show one message as JSON: its name, reason, file, and what was decided about it."""
-    found = [entry for entry in _listed(url, config_file, data_dir) if entry["name"] == name]
+    found = [entry for entry in _listed(endpoint, config_file, data_dir) if entry["name"] == name]
     if not found:
         raise UsageFault(f"no message {name!r} is in quarantine; `catchment store quarantine list --all` has the names")
     click.echo(json.dumps(found[0], indent=2))
@@ -108,24 +106,26 @@ def show(name: str, output: Path | None, url: str | None, config_file: Path | No
 @quarantine.command()
 @click.argument("name")
 @_decision
-def replay(name: str, who: str, why: str, url: str | None, config_file: Path | None, data_dir: Path | None) -> None:
+def replay(name: str, who: str, why: str, endpoint: Endpoint, config_file: Path | None, data_dir: Path | None) -> None:
     """Publish message NAME again at the end of its partition, exactly once: it is loaded, or set aside once more.
 
     Its drop stays counted. Of a message that the engine refused, see first that none of its rows are in the tables.
     """
     texts = {"name": name, "who": who, "why": why}
-    click.echo(ask_store(read_config(config_file, data_dir), url, "quarantine-replay", texts))
+    click.echo(ask_store(read_config(config_file, data_dir), endpoint, "quarantine-replay", texts))
 
 
 @quarantine.command()
 @click.argument("name")
 @_decision
-def discard(name: str, who: str, why: str, url: str | None, config_file: Path | None, data_dir: Path | None) -> None:
+def discard(name: str, who: str, why: str, endpoint: Endpoint, config_file: Path | None, data_dir: Path | None) -> None:
     """Close message NAME for good. It stays counted as a drop; its file stays and may be deleted by hand."""
     texts = {"name": name, "who": who, "why": why}
-    click.echo(ask_store(read_config(config_file, data_dir), url, "quarantine-discard", texts))
+    click.echo(ask_store(read_config(config_file, data_dir), endpoint, "quarantine-discard", texts))
 
 
-def _listed(url: str | None, config_file: Path | None, data_dir: Path | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ask_store(read_config(config_file, data_dir), url, "quarantine-list", {}))
+def _listed(endpoint: Endpoint, config_file: Path | None, data_dir: Path | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        ask_store(read_config(config_file, data_dir), endpoint, "quarantine-list", {})
+    )
     return found

@@ -16,9 +16,11 @@ from catchment.cli.waiting_partitions import Waiting, retrying, standing
 from catchment.columns import GLOBAL_LANES, global_topic, store_topic
 from catchment.config import Config, StoreConfig
 from catchment.errors import Corrupt, Invalid, Retry
+from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
+from catchment.tls import certificates_of
 from store.engine.chdb import ChdbEngine
 from store.engine.port import Engine
 from store.ledger import Ledger
@@ -57,6 +59,7 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     quarantine = settings.folder / "quarantine"
     loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
     readers = ReadersFile(settings.readers, _log.info) if settings.readers is not None else None
+    certificates = certificates_of(settings.sql.tls, _log.info, "sql.tls")
     app = _Counted(make_app(engine, config=_endpoint(settings, readers)), context)
     listening: list[int] = []
     trouble: list[str] = []
@@ -94,12 +97,14 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load())
-            watching = tasks.create_task(readers.watch()) if readers is not None else None
+            watched = [watched for watched in (readers, certificates) if watched is not None]
+            watching = [tasks.create_task(file.watch()) for file in watched]
+            tls = certificates.context if certificates is not None else None
             try:
-                await serve(app, address.host, address.port, context.stop, on_listening=listening.append)
+                await serve(app, address.host, address.port, context.stop, on_listening=listening.append, tls=tls)
             finally:
-                if watching is not None:
-                    watching.cancel()
+                for task in watching:
+                    task.cancel()
     finally:
         loader.close()
 
@@ -120,13 +125,18 @@ def _endpoint(settings: StoreConfig, readers: ReadersFile | None) -> SqlEndpoint
         queries_max=limits.queries_in_flight_max,
         queue_max=limits.queries_waiting_max,
         request_bytes_max=limits.query_bytes_max,
-        limits=QueryLimits(
-            memory_bytes_max=limits.query_memory_bytes_max,
-            execution_seconds_default=limits.query_seconds_default,
-            execution_seconds_max=limits.query_seconds_max,
-            result_bytes_max=limits.query_result_bytes_max,
-            threads_max=limits.query_threads_max,
-        ),
+        limits=limits_of(limits),
+    )
+
+
+def limits_of(limits: Limits) -> QueryLimits:
+    """The limits of one query."""
+    return QueryLimits(
+        memory_bytes_max=limits.query_memory_bytes_max,
+        execution_seconds_default=limits.query_seconds_default,
+        execution_seconds_max=limits.query_seconds_max,
+        result_bytes_max=limits.query_result_bytes_max,
+        threads_max=limits.query_threads_max,
     )
 
 

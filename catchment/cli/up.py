@@ -22,6 +22,7 @@ from catchment.config_load import write
 from catchment.errors import ConfigFaults
 from catchment.status_http import Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
+from catchment.tls import certificates_of
 
 log = logging.getLogger(__name__)
 
@@ -59,26 +60,31 @@ class _Up:
 
     async def run(self) -> int:
         write(self._config, self._file)
+        certificates = certificates_of(self._config.status.tls, log.info, "status.tls")
         server = StatusServer(
-            Probes(self._supervisor.not_ready, self._metrics, self._reload, stalled=self._supervisor.stalled)
+            Probes(self._supervisor.not_ready, self._metrics, self._reload, stalled=self._supervisor.stalled),
+            None if certificates is None else certificates.context,
         )
         await server.start(self._config.listen.status.host, self._config.listen.status.port)
         self._handle_signals()
         ready = asyncio.Event()
-        greeter = asyncio.create_task(self._greet(ready))
+        tasks = [asyncio.create_task(self._greet(ready))]
+        if certificates is not None:
+            tasks.append(asyncio.create_task(certificates.watch()))
         try:
             return await self._supervisor.run(ready)
         finally:
-            greeter.cancel()
+            for task in tasks:
+                task.cancel()
             await server.stop()
 
     async def _greet(self, ready: asyncio.Event) -> None:
         await ready.wait()
-        listen, tls = self._config.listen, self._config.tls
+        config, listen = self._config, self._config.listen
         click.echo(
             f"catchment is ready: OTLP/gRPC {listen.otlp_grpc}, "
-            f"OTLP/HTTP {'https' if tls.is_on else 'http'}://{listen.otlp_http}, "
-            f"SQL http://{listen.sql}, status http://{listen.status}, data in {self._config.data_dir}"
+            f"OTLP/HTTP {config.tls.scheme}://{listen.otlp_http}, SQL {config.sql.tls.scheme}://{listen.sql}, "
+            f"status {config.status.tls.scheme}://{listen.status}, data in {config.data_dir}"
         )
 
     async def _metrics(self) -> bytes:
@@ -120,4 +126,6 @@ def _fixed(old: Config, new: Config) -> list[str]:
         faults.append(f"data_dir: cannot change from {old.data_dir} while running; restart")
     if new.listen.status != old.listen.status:
         faults.append(f"listen.status: cannot change from {old.listen.status} while running; restart")
+    if new.status != old.status:
+        faults.append("status: cannot change while running, only what its files say; restart")
     return faults

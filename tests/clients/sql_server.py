@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catchment.config_tls import ListenTls
+from catchment.tls import certificates_of
 from store.engine.chdb import ChdbEngine
 from store.sql_http import SqlEndpointConfig, make_app, serve
 from store.sql_settings import QueryLimits
@@ -49,7 +51,8 @@ class Server:
 def running(folder: Path, **config: Any) -> Iterator[Server]:
     """A server with the table ``catchment.points`` of 61 rows, stopped at the end.
 
-    ``config`` are fields of `SqlEndpointConfig`, and ``limits`` a mapping of those of `QueryLimits`.
+    ``config`` are fields of `SqlEndpointConfig`, ``limits`` a mapping of those of `QueryLimits`, and ``tls`` of those
+    of `ListenTls`.
     """
     command = [sys.executable, "-m", "tests.clients.sql_server", str(folder), json.dumps(config)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -70,8 +73,17 @@ async def _main(folder: Path, config: dict[str, Any]) -> None:
     for statement in ("CREATE DATABASE IF NOT EXISTS catchment", _TABLE, _ROWS):
         engine.execute(statement)
     limits = QueryLimits(**config.pop("limits", {}))
+    files = ListenTls(**{key: Path(path) for key, path in config.pop("tls", {}).items()})
+    certificates = certificates_of(files, lambda line: print(line, file=sys.stderr), "sql.tls")
     app = make_app(engine, config=SqlEndpointConfig(limits=limits, **config))
-    await serve(app, "127.0.0.1", 0, asyncio.Event(), on_listening=lambda port: print("port", port, flush=True))
+    tls = None
+    if certificates is not None:
+        tls = certificates.context
+        watching = asyncio.create_task(certificates.watch(0.1))
+        watching.add_done_callback(asyncio.Task.result)
+    await serve(
+        app, "127.0.0.1", 0, asyncio.Event(), on_listening=lambda port: print("port", port, flush=True), tls=tls
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ SHELLS = {
     "catchment/log/": "the adapters of the Log port: SQLite and Kafka",
     "catchment/sql_client.py": "asks the SQL endpoint over HTTP",
     "catchment/status_http.py": "the status server's socket",
+    "catchment/tls.py": "reads certificates again when they change",
     "catchment/watched_file.py": "reads a file again when it changes",
     "collectors/collector.py": "wires the collector: files, sockets, the clock",
     "collectors/forward.py": "hands the outbox to the log",
