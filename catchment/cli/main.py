@@ -26,6 +26,7 @@ _COMMANDS = {
     "dlq": ("catchment.cli.dlq", "dlq", "List, show, replay or discard dead letters."),
     "cluster": ("catchment.cli.cluster", "cluster", "List clusters, or retire one."),
     "tenant": ("catchment.cli.tenant", "tenant", "Add, rotate or remove the credentials of a tenant's cluster."),
+    "readers": ("catchment.cli.readers", "readers", "Check who may read, or print it as SQL for a ClickHouse server."),
     "store": ("catchment.cli.store", "store", "Let a halted partition go on; list or replay what is in quarantine."),
     "version": ("catchment.cli.version", "version", "Show the versions of program, engine and envelopes."),
     "_role": ("catchment.cli.role", "child", ""),
