@@ -63,18 +63,25 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
         around.fault(tree.line, "region", f"missing; the {profile.value} must be told its region")
     for key, says in [*faults_of(config), *place_faults_of(config, profile)]:
         around.fault(_line_of(tree, key), key, says)
-    if config.tenants is not None and not config.tenants.is_file():
-        around.fault(_line_of(tree, "tenants"), f"tenants = {str(config.tenants)!r}", "no such file")
-    files = [(f"kafka.tls.{name}", getattr(config.kafka.tls, name)) for name in ("ca", "cert", "key")]
-    files += [(f"tls.{name}", getattr(config.tls, name)) for name in ("cert", "key", "client_ca")]
-    for key, pem in files:
-        if pem is not None and not pem.is_file():
-            around.fault(_line_of(tree, key), f"{key} = {str(pem)!r}", "no such file")
-    if config.scrape.file is not None and not config.scrape.file.is_file():
-        around.fault(_line_of(tree, "scrape.file"), f"scrape.file = {str(config.scrape.file)!r}", "no such file")
+    for key, file in _files_of(config):
+        if file is not None and not file.is_file():
+            around.fault(_line_of(tree, key), f"{key} = {str(file)!r}", "no such file")
     if around.faults:
         raise ConfigFaults(around.faults)
     return config
+
+
+def _files_of(config: Config) -> list[tuple[str, Path | None]]:
+    """Every key that names a file which must be there."""
+    files: list[tuple[str, Path | None]] = [
+        ("tenants", config.tenants),
+        ("readers", config.readers),
+        ("scrape.file", config.scrape.file),
+    ]
+    files += [(f"kafka.tls.{name}", getattr(config.kafka.tls, name)) for name in ("ca", "cert", "key")]
+    for section, tls in (("tls", config.tls), ("sql.tls", config.sql.tls), ("status.tls", config.status.tls)):
+        files += [(f"{section}.{name}", getattr(tls, name)) for name in ("cert", "key", "client_ca")]
+    return files
 
 
 def write(config: Config, path: Path) -> None:

@@ -268,6 +268,11 @@ SETTINGS {settings}"""
     return registry, fill, retired
 
 
+def tenant_tables() -> tuple[str, ...]:
+    """The tables behind the views, with their database; each has a column ``tenant``."""
+    return (*(table.qualified for table in tables()), CLUSTERS_TABLE, RETIRED_TABLE)
+
+
 def modify_retention(table: Table, retention_seconds: int | None, *, expires_now: bool) -> str | None:
     """The ALTER that gives ``table`` its retention, or None when there is nothing to do.
 

@@ -18,18 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from store.ddl import CLUSTERS_TABLE, RETIRED_TABLE, VIEWS_DATABASE, tables
+from store.ddl import VIEWS_DATABASE, tenant_tables
 from store.reader_scope import LOCKED, VIEWS, tenant_condition
 from store.readers import Reader, Readers
 from store.sql_settings import QueryLimits
 
 READER = "catchment_reader"
 OPERATOR = "catchment_operator"
-
-
-def tenant_tables() -> tuple[str, ...]:
-    """The tables behind the views, each with a column ``tenant``."""
-    return (*(table.qualified for table in tables()), CLUSTERS_TABLE, RETIRED_TABLE)
 
 
 def statements(readers: Readers, limits: QueryLimits) -> list[str]:

@@ -52,7 +52,7 @@ BY_CONSTANT = words("like notlike ilike notilike arrayelement tupleelement")
 _NODES = words(
     "SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery ExpressionList Function Identifier Literal Asterisk "
     "QualifiedAsterisk TablesInSelectQuery TablesInSelectQueryElement TableExpression TableIdentifier TableJoin "
-    "Subquery WithElement OrderByElement Set Explain"
+    "Subquery WithElement OrderByElement WindowDefinition Set Explain"
 )
 # What a column, and so a row, may be read through.
 _READING = words("Identifier Asterisk QualifiedAsterisk TableIdentifier Subquery")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from store.ddl import TABLES_DATABASE, VIEWS_DATABASE, quoted
+from store.ddl import TABLES_DATABASE, VIEWS_DATABASE, quoted, tenant_tables
 from store.sql_guard import ACCESS_DENIED, Statement, refuse, tokenize, words
 from store.views import views
 
@@ -87,7 +87,9 @@ class Scope:
     def settings(self) -> dict[str, str]:
         """The settings that its queries run with, and that it cannot change."""
         condition = tenant_condition(self.tenants)
-        filters = {f"{TABLES_DATABASE}.{table}": condition for table in self.inventory.with_tenant}
+        # What must be there is filtered whatever the inventory says; besides, what it has found.
+        behind = {*tenant_tables(), *(f"{TABLES_DATABASE}.{table}" for table in self.inventory.with_tenant)}
+        filters = dict.fromkeys(behind, condition)
         filters |= {f"system.{table}": "0" for table in self.inventory.system - SYSTEM_TABLES}
         shown = ", ".join(quoted(name) for name in sorted(VIEWS))
         systems = ", ".join(quoted(name) for name in sorted(SYSTEM_TABLES))

@@ -114,9 +114,11 @@ LEAKPROOF = [
     "SELECT catchmentQuantile(0.9, histogram) FROM metrics_cluster_1m WHERE attributes['a'] = 'b' AND unit LIKE 'x%'",
     "SELECT count() FROM metrics_cluster_1m WHERE cluster IN (SELECT cluster FROM clusters WHERE NOT retired)",
     "WITH x AS (SELECT cluster FROM clusters) SELECT a.unit FROM metrics_cluster_1m AS a JOIN x USING (cluster)",
+    "SELECT row_number() OVER (PARTITION BY tenant ORDER BY window_start) FROM metrics_cluster_1m WHERE metric = 'x'",
     "SELECT accurateCast(sum, 'UInt8') AS small FROM metrics_cluster_1m WHERE metric = 'x' ORDER BY small",
 ]
 NOT_LEAKPROOF = [
+    "SELECT tenant FROM clusters QUALIFY count() OVER (PARTITION BY intDiv(1, cluster != 'x')) = 1",
     "SELECT 1 FROM metrics_cluster_1m WHERE accurateCast(window_start, 'UInt8') > 5",
     "SELECT accurateCast(window_start, 'UInt8') AS x FROM metrics_cluster_1m WHERE x > 5",
     "SELECT accurateCast(window_start, 'UInt8') AS x, x AS y, y AS z FROM metrics_cluster_1m WHERE z > 5",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from store.grants import OPERATOR, READER, statements, tenant_tables
+from store.ddl import tenant_tables
+from store.grants import OPERATOR, READER, statements
 from store.reader_scope import LOCKED, VIEWS
 from store.readers import Readers
 from store.sql_answer import read_catalogue
