@@ -205,7 +205,7 @@ class Edge:
         pending = self._pending.points + self.remote.pending_samples
         if self.remote.series.is_full:
             self._aggregate(sweep_now_ns=None)
-            self.remote.forget(max(write.received_ns.max() for write in writes))
+            self.remote.forget()
         elif pending + self._pending.buckets // _BUCKETS_PER_POINT >= self.limits.points_per_chunk_max:
             self._aggregate(sweep_now_ns=None)
 
@@ -258,7 +258,7 @@ class Edge:
         size = len(self.lives)
         if self._pending.points or self._rows:
             return 0
-        self.remote.forget(now_ns)
+        self.remote.forget_idle(now_ns)
         if not size:
             return 0
         state = self.lives.columns

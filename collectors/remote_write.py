@@ -296,13 +296,16 @@ class RemoteWrite:
             self._parts_saved += len(parts.group)
         self.reassembly.held = restored(writes.held, self.series, self._catalog)
 
-    def forget(self, now_ns: int) -> None:
-        """Empty caches that are full, and drop parts of what is idle; after `points` only."""
+    def forget_idle(self, now_ns: int) -> None:
+        """Drop the parts of what is idle, and empty caches that are full; after `points` only."""
         idle_ns = now_ns - self._limits.stream_idle_seconds * NANOSECONDS
+        forgotten = self.parts.forget_idle(idle_ns, self.parts.of_slots(self.series, self.reassembly.held.slot))
+        if forgotten or self.series.is_full:
+            self.forget()
+
+    def forget(self) -> None:
+        """Empty the caches; after `points` only."""
         held = self.reassembly.held
-        forgotten = self.parts.forget_idle(idle_ns, self.parts.of_slots(self.series, held.slot))
-        if not self.series.is_full and not forgotten:
-            return
         slots, at = np.unique(held.slot, return_inverse=True)
         typed = [self.series.typed(slot) for slot in slots.tolist()]
         places = self.series.places(slots)
@@ -314,10 +317,14 @@ class RemoteWrite:
 def _check_times(
     codes: npt.NDArray[np.uint8], time_ns: Int64s, start_ns: Int64s, received_ns: Int64s, limits: Limits
 ) -> None:
-    """Refuse samples by their times, as `collectors.validate` does points."""
-    for where, reason in (
-        (time_ns < received_ns - limits.past_seconds_max * NANOSECONDS, Reason.TOO_OLD),
-        (time_ns > received_ns + limits.future_seconds_max * NANOSECONDS, Reason.TOO_FAR_IN_FUTURE),
-        ((start_ns > time_ns) | (start_ns < 0), Reason.START_AFTER_TIME),
-    ):
-        codes[where & (codes == Reason.OK)] = reason
+    """Refuse samples by their times, as `collectors.validate` does points; extremes tell whether any can be wrong."""
+    if not len(codes):
+        return
+    past_ns, future_ns = limits.past_seconds_max * NANOSECONDS, limits.future_seconds_max * NANOSECONDS
+    first_ns, last_ns = int(time_ns.min()), int(time_ns.max())
+    if first_ns < received_ns.max() - past_ns:
+        codes[(time_ns < received_ns - past_ns) & (codes == Reason.OK)] = Reason.TOO_OLD
+    if last_ns > received_ns.min() + future_ns:
+        codes[(time_ns > received_ns + future_ns) & (codes == Reason.OK)] = Reason.TOO_FAR_IN_FUTURE
+    if start_ns.min() < 0 or start_ns.max() > first_ns:
+        codes[((start_ns > time_ns) | (start_ns < 0)) & (codes == Reason.OK)] = Reason.START_AFTER_TIME

@@ -105,10 +105,13 @@ def halves(points: pa.Array, of: Heads) -> pa.Array:
 
 
 class KnownTails:
-    """Remembers, by hash, which tails hold attributes and nothing else; a cache: it may be emptied at any time."""
+    """Remembers, by hash, which byte strings are fields of one tag and nothing else: attributes of points, labels of
+    remote write's series. A cache: it may be emptied at any time.
+    """
 
-    def __init__(self, tails_max: int) -> None:
+    def __init__(self, tails_max: int, tag: int = _ATTRIBUTE) -> None:
         self._tails_max = tails_max
+        self._tag = tag
         self._index = HashIndex()
 
     def plain(self, hashes: UInt64s, of: Heads) -> Bools:
@@ -116,17 +119,18 @@ class KnownTails:
         if not of.plain.all():
             rows = np.flatnonzero(of.plain)
             plain = np.zeros(len(hashes), np.bool_)
-            plain[rows] = self._tails_plain(hashes[rows], of.tail[rows], of.end[rows], of.data)
+            plain[rows] = self.holds(hashes[rows], of.tail[rows], of.end[rows], of.data)
             return plain
-        return self._tails_plain(hashes, of.tail, of.end, of.data)
+        return self.holds(hashes, of.tail, of.end, of.data)
 
-    def _tails_plain(self, hashes: UInt64s, tail: Int32s, end: Int32s, data: Bytes) -> Bools:
+    def holds(self, hashes: UInt64s, tail: Int32s, end: Int32s, data: Bytes) -> Bools:
+        """Which strings, ``data[tail:end]`` each, are such fields."""
         known = self._index.find(hashes)
         new = np.flatnonzero(known == ABSENT)
         if len(new):
             distinct, first, inverse = np.unique(hashes[new], return_index=True, return_inverse=True)
             rows = new[first]
-            good = _attributes_only(data, tail[rows], end[rows]).astype(np.int32)
+            good = _fields_only(data, tail[rows], end[rows], self._tag).astype(np.int32)
             known[new] = good[inverse]
             if len(self._index) + len(distinct) > self._tails_max:
                 self._index = HashIndex()
@@ -136,8 +140,8 @@ class KnownTails:
         return plain
 
 
-def _attributes_only(data: Bytes, begin: Int32s, end: Int32s) -> Bools:
-    """Whether each of some byte ranges is a sequence of attribute fields; one step a field, all ranges at once."""
+def _fields_only(data: Bytes, begin: Int32s, end: Int32s, tag: int) -> Bools:
+    """Whether each of some byte ranges is a sequence of fields of one tag; one step a field, all ranges at once."""
     at, end = begin.astype(np.int64), end.astype(np.int64)
     good = np.ones(len(at), np.bool_)
     last = len(data) - 1
@@ -148,7 +152,7 @@ def _attributes_only(data: Bytes, begin: Int32s, end: Int32s) -> Bools:
         place = at[rows]
         size, shift = np.zeros(len(rows), np.int64), 0
         more = np.ones(len(rows), np.bool_)
-        tag_good = data[place] == _ATTRIBUTE
+        tag_good = data[place] == tag
         for _ in range(_LENGTH_BYTES_MAX):
             place += more
             byte = data[np.minimum(place, last)]

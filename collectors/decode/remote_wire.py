@@ -11,7 +11,7 @@ Sources: https://prometheus.io/docs/specs/prw/remote_write_spec/ and remote_writ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,8 +24,9 @@ from catchment.errors import Invalid
 from catchment.identity import mix
 from collectors.decode import remote_write_pb2 as trimmed
 from collectors.decode.messages import parsed
+from collectors.decode.plain_series import plain_series
 from collectors.decode.raw import hashes_of, joined_fields, lengths_of
-from collectors.decode.views import children, values_of
+from collectors.decode.views import children, nothing, values_of
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -54,7 +55,8 @@ def _handler(name: str) -> Any:
     return _POOL.get_for_message(trimmed.DESCRIPTOR.message_types_by_name[name])
 
 
-_VERSION_1: Final = _handler("WriteRequest")
+_PLAIN_1: Final = _handler("PlainWriteRequest")
+_SERIES_1: Final = _handler("TimeSeries")
 _VERSION_2: Final = _handler("Request")
 _SHALLOW_1: Final = _handler("ShallowWriteRequest")
 _SHALLOW_2: Final = _handler("ShallowRequest")
@@ -83,6 +85,9 @@ class RawExemplars:
 
     series: Int32s
     messages: pa.Array
+
+
+NO_EXEMPLARS: Final = RawExemplars(np.zeros(0, np.int32), pa.array([], pa.binary()))
 
 
 @dataclass(frozen=True)
@@ -122,30 +127,69 @@ def decode_1(payloads: Sequence[bytes]) -> WriteRequests:
     Raises:
         Invalid: at least one payload is none. Which one is for the caller to find, one at a time.
     """
-    batch = _parsed(_VERSION_1, payloads)
+    batch = _parsed(_PLAIN_1, payloads)
     request, rows = children(batch.column("timeseries"))
-    labels = rows.field("labels")
+    of_metadata, metadata = children(batch.column("metadata"))
+    told = zip(
+        of_metadata.tolist(),
+        values_of(metadata.field("type"), np.int32).tolist(),
+        metadata.field("metric_family_name").to_pylist(),
+        strict=True,
+    )
+    return replace(_series_1(len(payloads), request, rows), metadata=[each for each in told if each[2]])
+
+
+def _series_1(requests: int, request: Int32s, rows: pa.Array) -> WriteRequests:
+    """Series of 1.0: read in place where they are plain, parsed where they are not."""
+    n = len(rows)
+    read = plain_series(rows) if n else None
+    others = np.flatnonzero(~read.plain) if read is not None else np.zeros(0, np.intp)
+    if read is not None and not len(others):
+        return WriteRequests(
+            requests=requests,
+            request=request,
+            keys=read.labels,
+            raw=lambda row: RawSeries(rows[row].as_py()[: read.labels_end[row]]),
+            series=np.arange(n, dtype=np.int32),
+            time_ns=nanoseconds(read.time_ms),
+            start_ns=nothing(n, np.int64),
+            value=read.value,
+            natives=None,
+            native_series=np.zeros(0, np.int32),
+            exemplars=NO_EXEMPLARS,
+            metadata=(),
+        )
+    parsed_rows = parsed(_SERIES_1, rows.take(pa.array(others)))
+    labels = parsed_rows.field("labels")
     joined, cuts = joined_fields(labels)
+    keys = np.zeros(n, np.uint64) if read is None else np.array(read.labels)
+    keys[others] = hashes_of([joined])[0] + cuts
+    place = np.zeros(n, np.int64)
+    place[others] = np.arange(len(others))
 
     def raw(row: int) -> RawSeries:
-        return RawSeries(_MESSAGE.TimeSeries(labels=labels[row].as_py()).SerializeToString())
+        if read is not None and read.plain[row]:
+            return RawSeries(rows[row].as_py()[: read.labels_end[row]])
+        return RawSeries(_MESSAGE.TimeSeries(labels=labels[place[row]].as_py()).SerializeToString())
 
-    of_metadata, metadata = children(batch.column("metadata"))
-    return _requests(
-        len(payloads),
-        request,
-        hashes_of([joined])[0] + cuts,
-        raw,
-        rows,
-        np.zeros(len(rows), np.int64),
-        list(
-            zip(
-                of_metadata.tolist(),
-                values_of(metadata.field("type"), np.int32).tolist(),
-                metadata.field("metric_family_name").to_pylist(),
-                strict=True,
-            )
-        ),
+    own = _requests(requests, request, keys, raw, parsed_rows, np.zeros(len(others), np.int64), ())
+    own = replace(
+        own,
+        series=others.astype(np.int32)[own.series],
+        native_series=others.astype(np.int32)[own.native_series],
+        exemplars=replace(own.exemplars, series=others.astype(np.int32)[own.exemplars.series]),
+    )
+    if read is None:
+        return own
+    plain = np.flatnonzero(read.plain).astype(np.int32)
+    series = np.concatenate((own.series, plain))
+    order = np.argsort(series, kind="stable")
+    return replace(
+        own,
+        series=series[order],
+        time_ns=np.concatenate((own.time_ns, nanoseconds(read.time_ms[plain])))[order],
+        start_ns=np.concatenate((own.start_ns, np.zeros(len(plain), np.int64)))[order],
+        value=np.concatenate((own.value, read.value[plain]))[order],
     )
 
 

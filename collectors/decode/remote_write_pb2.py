@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$collectors/decode/remote_write.proto\x12!catchment.trimmed.remote_write.v1\"\x96\x01\n\x0cWriteRequest\x12\x41\n\ntimeseries\x18\x01 \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.TimeSeries\x12\x43\n\x08metadata\x18\x03 \x03(\x0b\x32\x31.catchment.trimmed.remote_write.v1.MetricMetadata\"\x7f\n\nTimeSeries\x12\x0e\n\x06labels\x18\x01 \x03(\x0c\x12:\n\x07samples\x18\x02 \x03(\x0b\x32).catchment.trimmed.remote_write.v1.Sample\x12\x11\n\texemplars\x18\x03 \x03(\x0c\x12\x12\n\nhistograms\x18\x04 \x03(\x0c\"C\n\x06Sample\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\x17\n\x0fstart_timestamp\x18\x03 \x01(\x03\":\n\x0eMetricMetadata\x12\x0c\n\x04type\x18\x01 \x01(\x05\x12\x1a\n\x12metric_family_name\x18\x02 \x01(\x0c\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"f\n\x08\x45xemplar\x12\x38\n\x06labels\x18\x01 \x03(\x0b\x32(.catchment.trimmed.remote_write.v1.Label\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"_\n\x07Request\x12\x0f\n\x07symbols\x18\x04 \x03(\x0c\x12\x43\n\ntimeseries\x18\x05 \x03(\x0b\x32/.catchment.trimmed.remote_write.v1.SymbolSeries\"\xe0\x01\n\x0cSymbolSeries\x12\x13\n\x0blabels_refs\x18\x01 \x03(\r\x12:\n\x07samples\x18\x02 \x03(\x0b\x32).catchment.trimmed.remote_write.v1.Sample\x12\x12\n\nhistograms\x18\x03 \x03(\x0c\x12\x11\n\texemplars\x18\x04 \x03(\x0c\x12=\n\x08metadata\x18\x05 \x01(\x0b\x32+.catchment.trimmed.remote_write.v1.Metadata\x12\x19\n\x11\x63reated_timestamp\x18\x06 \x01(\x03\"*\n\x08Metadata\x12\x0c\n\x04type\x18\x01 \x01(\x05\x12\x10\n\x08unit_ref\x18\x04 \x01(\r\"G\n\x0eSymbolExemplar\x12\x13\n\x0blabels_refs\x18\x01 \x03(\r\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"\x88\x04\n\x0fNativeHistogram\x12\x13\n\tcount_int\x18\x01 \x01(\x04H\x00\x12\x15\n\x0b\x63ount_float\x18\x02 \x01(\x01H\x00\x12\x0b\n\x03sum\x18\x03 \x01(\x01\x12\x0e\n\x06schema\x18\x04 \x01(\x11\x12\x16\n\x0ezero_threshold\x18\x05 \x01(\x01\x12\x18\n\x0ezero_count_int\x18\x06 \x01(\x04H\x01\x12\x1a\n\x10zero_count_float\x18\x07 \x01(\x01H\x01\x12\x45\n\x0enegative_spans\x18\x08 \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.BucketSpan\x12\x17\n\x0fnegative_deltas\x18\t \x03(\x12\x12\x17\n\x0fnegative_counts\x18\n \x03(\x01\x12\x45\n\x0epositive_spans\x18\x0b \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.BucketSpan\x12\x17\n\x0fpositive_deltas\x18\x0c \x03(\x12\x12\x17\n\x0fpositive_counts\x18\r \x03(\x01\x12\x12\n\nreset_hint\x18\x0e \x01(\x05\x12\x11\n\ttimestamp\x18\x0f \x01(\x03\x12\x15\n\rcustom_values\x18\x10 \x03(\x01\x12\x17\n\x0fstart_timestamp\x18\x11 \x01(\x03\x42\x07\n\x05\x63ountB\x0c\n\nzero_count\",\n\nBucketSpan\x12\x0e\n\x06offset\x18\x01 \x01(\x11\x12\x0e\n\x06length\x18\x02 \x01(\r\"q\n\x13ShallowWriteRequest\x12H\n\ntimeseries\x18\x01 \x03(\x0b\x32\x34.catchment.trimmed.remote_write.v1.ShallowTimeSeries\x12\x10\n\x08metadata\x18\x03 \x03(\x0c\"K\n\x11ShallowTimeSeries\x12\x0f\n\x07samples\x18\x02 \x03(\x0c\x12\x11\n\texemplars\x18\x03 \x03(\x0c\x12\x12\n\nhistograms\x18\x04 \x03(\x0c\"m\n\x0eShallowRequest\x12\x0f\n\x07symbols\x18\x04 \x03(\x0c\x12J\n\ntimeseries\x18\x05 \x03(\x0b\x32\x36.catchment.trimmed.remote_write.v1.ShallowSymbolSeries\"M\n\x13ShallowSymbolSeries\x12\x0f\n\x07samples\x18\x02 \x03(\x0c\x12\x12\n\nhistograms\x18\x03 \x03(\x0c\x12\x11\n\texemplars\x18\x04 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$collectors/decode/remote_write.proto\x12!catchment.trimmed.remote_write.v1\"\x96\x01\n\x0cWriteRequest\x12\x41\n\ntimeseries\x18\x01 \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.TimeSeries\x12\x43\n\x08metadata\x18\x03 \x03(\x0b\x32\x31.catchment.trimmed.remote_write.v1.MetricMetadata\"l\n\x11PlainWriteRequest\x12\x12\n\ntimeseries\x18\x01 \x03(\x0c\x12\x43\n\x08metadata\x18\x03 \x03(\x0b\x32\x31.catchment.trimmed.remote_write.v1.MetricMetadata\"\x7f\n\nTimeSeries\x12\x0e\n\x06labels\x18\x01 \x03(\x0c\x12:\n\x07samples\x18\x02 \x03(\x0b\x32).catchment.trimmed.remote_write.v1.Sample\x12\x11\n\texemplars\x18\x03 \x03(\x0c\x12\x12\n\nhistograms\x18\x04 \x03(\x0c\"C\n\x06Sample\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\x17\n\x0fstart_timestamp\x18\x03 \x01(\x03\":\n\x0eMetricMetadata\x12\x0c\n\x04type\x18\x01 \x01(\x05\x12\x1a\n\x12metric_family_name\x18\x02 \x01(\x0c\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"f\n\x08\x45xemplar\x12\x38\n\x06labels\x18\x01 \x03(\x0b\x32(.catchment.trimmed.remote_write.v1.Label\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"_\n\x07Request\x12\x0f\n\x07symbols\x18\x04 \x03(\x0c\x12\x43\n\ntimeseries\x18\x05 \x03(\x0b\x32/.catchment.trimmed.remote_write.v1.SymbolSeries\"\xe0\x01\n\x0cSymbolSeries\x12\x13\n\x0blabels_refs\x18\x01 \x03(\r\x12:\n\x07samples\x18\x02 \x03(\x0b\x32).catchment.trimmed.remote_write.v1.Sample\x12\x12\n\nhistograms\x18\x03 \x03(\x0c\x12\x11\n\texemplars\x18\x04 \x03(\x0c\x12=\n\x08metadata\x18\x05 \x01(\x0b\x32+.catchment.trimmed.remote_write.v1.Metadata\x12\x19\n\x11\x63reated_timestamp\x18\x06 \x01(\x03\"*\n\x08Metadata\x12\x0c\n\x04type\x18\x01 \x01(\x05\x12\x10\n\x08unit_ref\x18\x04 \x01(\r\"G\n\x0eSymbolExemplar\x12\x13\n\x0blabels_refs\x18\x01 \x03(\r\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"\x88\x04\n\x0fNativeHistogram\x12\x13\n\tcount_int\x18\x01 \x01(\x04H\x00\x12\x15\n\x0b\x63ount_float\x18\x02 \x01(\x01H\x00\x12\x0b\n\x03sum\x18\x03 \x01(\x01\x12\x0e\n\x06schema\x18\x04 \x01(\x11\x12\x16\n\x0ezero_threshold\x18\x05 \x01(\x01\x12\x18\n\x0ezero_count_int\x18\x06 \x01(\x04H\x01\x12\x1a\n\x10zero_count_float\x18\x07 \x01(\x01H\x01\x12\x45\n\x0enegative_spans\x18\x08 \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.BucketSpan\x12\x17\n\x0fnegative_deltas\x18\t \x03(\x12\x12\x17\n\x0fnegative_counts\x18\n \x03(\x01\x12\x45\n\x0epositive_spans\x18\x0b \x03(\x0b\x32-.catchment.trimmed.remote_write.v1.BucketSpan\x12\x17\n\x0fpositive_deltas\x18\x0c \x03(\x12\x12\x17\n\x0fpositive_counts\x18\r \x03(\x01\x12\x12\n\nreset_hint\x18\x0e \x01(\x05\x12\x11\n\ttimestamp\x18\x0f \x01(\x03\x12\x15\n\rcustom_values\x18\x10 \x03(\x01\x12\x17\n\x0fstart_timestamp\x18\x11 \x01(\x03\x42\x07\n\x05\x63ountB\x0c\n\nzero_count\",\n\nBucketSpan\x12\x0e\n\x06offset\x18\x01 \x01(\x11\x12\x0e\n\x06length\x18\x02 \x01(\r\"q\n\x13ShallowWriteRequest\x12H\n\ntimeseries\x18\x01 \x03(\x0b\x32\x34.catchment.trimmed.remote_write.v1.ShallowTimeSeries\x12\x10\n\x08metadata\x18\x03 \x03(\x0c\"K\n\x11ShallowTimeSeries\x12\x0f\n\x07samples\x18\x02 \x03(\x0c\x12\x11\n\texemplars\x18\x03 \x03(\x0c\x12\x12\n\nhistograms\x18\x04 \x03(\x0c\"m\n\x0eShallowRequest\x12\x0f\n\x07symbols\x18\x04 \x03(\x0c\x12J\n\ntimeseries\x18\x05 \x03(\x0b\x32\x36.catchment.trimmed.remote_write.v1.ShallowSymbolSeries\"M\n\x13ShallowSymbolSeries\x12\x0f\n\x07samples\x18\x02 \x03(\x0c\x12\x12\n\nhistograms\x18\x03 \x03(\x0c\x12\x11\n\texemplars\x18\x04 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,34 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WRITEREQUEST']._serialized_start=76
   _globals['_WRITEREQUEST']._serialized_end=226
-  _globals['_TIMESERIES']._serialized_start=228
-  _globals['_TIMESERIES']._serialized_end=355
-  _globals['_SAMPLE']._serialized_start=357
-  _globals['_SAMPLE']._serialized_end=424
-  _globals['_METRICMETADATA']._serialized_start=426
-  _globals['_METRICMETADATA']._serialized_end=484
-  _globals['_LABEL']._serialized_start=486
-  _globals['_LABEL']._serialized_end=522
-  _globals['_EXEMPLAR']._serialized_start=524
-  _globals['_EXEMPLAR']._serialized_end=626
-  _globals['_REQUEST']._serialized_start=628
-  _globals['_REQUEST']._serialized_end=723
-  _globals['_SYMBOLSERIES']._serialized_start=726
-  _globals['_SYMBOLSERIES']._serialized_end=950
-  _globals['_METADATA']._serialized_start=952
-  _globals['_METADATA']._serialized_end=994
-  _globals['_SYMBOLEXEMPLAR']._serialized_start=996
-  _globals['_SYMBOLEXEMPLAR']._serialized_end=1067
-  _globals['_NATIVEHISTOGRAM']._serialized_start=1070
-  _globals['_NATIVEHISTOGRAM']._serialized_end=1590
-  _globals['_BUCKETSPAN']._serialized_start=1592
-  _globals['_BUCKETSPAN']._serialized_end=1636
-  _globals['_SHALLOWWRITEREQUEST']._serialized_start=1638
-  _globals['_SHALLOWWRITEREQUEST']._serialized_end=1751
-  _globals['_SHALLOWTIMESERIES']._serialized_start=1753
-  _globals['_SHALLOWTIMESERIES']._serialized_end=1828
-  _globals['_SHALLOWREQUEST']._serialized_start=1830
-  _globals['_SHALLOWREQUEST']._serialized_end=1939
-  _globals['_SHALLOWSYMBOLSERIES']._serialized_start=1941
-  _globals['_SHALLOWSYMBOLSERIES']._serialized_end=2018
+  _globals['_PLAINWRITEREQUEST']._serialized_start=228
+  _globals['_PLAINWRITEREQUEST']._serialized_end=336
+  _globals['_TIMESERIES']._serialized_start=338
+  _globals['_TIMESERIES']._serialized_end=465
+  _globals['_SAMPLE']._serialized_start=467
+  _globals['_SAMPLE']._serialized_end=534
+  _globals['_METRICMETADATA']._serialized_start=536
+  _globals['_METRICMETADATA']._serialized_end=594
+  _globals['_LABEL']._serialized_start=596
+  _globals['_LABEL']._serialized_end=632
+  _globals['_EXEMPLAR']._serialized_start=634
+  _globals['_EXEMPLAR']._serialized_end=736
+  _globals['_REQUEST']._serialized_start=738
+  _globals['_REQUEST']._serialized_end=833
+  _globals['_SYMBOLSERIES']._serialized_start=836
+  _globals['_SYMBOLSERIES']._serialized_end=1060
+  _globals['_METADATA']._serialized_start=1062
+  _globals['_METADATA']._serialized_end=1104
+  _globals['_SYMBOLEXEMPLAR']._serialized_start=1106
+  _globals['_SYMBOLEXEMPLAR']._serialized_end=1177
+  _globals['_NATIVEHISTOGRAM']._serialized_start=1180
+  _globals['_NATIVEHISTOGRAM']._serialized_end=1700
+  _globals['_BUCKETSPAN']._serialized_start=1702
+  _globals['_BUCKETSPAN']._serialized_end=1746
+  _globals['_SHALLOWWRITEREQUEST']._serialized_start=1748
+  _globals['_SHALLOWWRITEREQUEST']._serialized_end=1861
+  _globals['_SHALLOWTIMESERIES']._serialized_start=1863
+  _globals['_SHALLOWTIMESERIES']._serialized_end=1938
+  _globals['_SHALLOWREQUEST']._serialized_start=1940
+  _globals['_SHALLOWREQUEST']._serialized_end=2049
+  _globals['_SHALLOWSYMBOLSERIES']._serialized_start=2051
+  _globals['_SHALLOWSYMBOLSERIES']._serialized_end=2128
 # @@protoc_insertion_point(module_scope)
