@@ -314,6 +314,7 @@ class Edge:
         remote = self.remote.points(sweep_now_ns)
         if remote is not None:
             pending.take_in(stage(*remote, None, self._identifier, self.limits))
+        pending.exemplars.extend(self.remote.exemplars(self._identifier))
         for (place, reason, unit), count in pending.tally.items():
             self.tally.add(place, reason, unit, count)
         out = Contributions(self.window_seconds)

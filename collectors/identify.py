@@ -102,6 +102,13 @@ class Identifier:
         lives = np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32)
         return Identified(np.split(lives, np.cumsum([len(points) for points in decoded.points])[:-1]), notes)
 
+    def known(self, keys: UInt64s, kind: Kind, start_ns: npt.NDArray[np.int64]) -> Int32s:
+        """The life of each stream by its raw key (`Decoded.keys`), negative where it has none that can be used."""
+        starts = (start_ns if HAS_START[kind] else np.zeros_like(start_ns)).view(np.uint64)
+        found = self._find(mix(keys + np.uint64(kind), starts))
+        found[(found >= 0) & self._lives.columns.dead[np.maximum(found, 0)]] = ABSENT
+        return found
+
     def _find(self, keys: UInt64s) -> Int32s:
         """The life of each raw key.
 

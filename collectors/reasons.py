@@ -46,6 +46,7 @@ class Reason(IntEnum):
     SUMMARY_QUANTILES = 44
     DROPPED_BY_RELABELLING = 45
     PARTS_MISSING = 46
+    EXEMPLAR_WITHOUT_POINT = 47
     # Notes on accepted points.
     BASELINE = 60
     RESET = 61
@@ -102,6 +103,7 @@ MEANING = {
     Reason.DROPPED_BY_RELABELLING: "dropped by metric_relabel_configs of its scrape job",
     Reason.PARTS_MISSING: "a histogram or summary of remote write whose count or sum never came, or that waited when"
     " held_samples_max was reached; its increase is in the next whole point",
+    Reason.EXEMPLAR_WITHOUT_POINT: "an exemplar of remote write whose stream has no point yet (unit: exemplars)",
     Reason.BASELINE: "first point of a life that began before this collector knew it; counts from here on",
     Reason.RESET: "a cumulative value fell without a new start time; counted from zero",
     Reason.UNVERIFIED: "older than the repeats that are remembered; accepted",

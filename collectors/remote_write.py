@@ -20,17 +20,20 @@ import numpy.typing as npt
 from catchment.limits import Limits
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
+from collectors.contributions import Exemplar
 from collectors.decode.families import MetricType, Role
 from collectors.decode.native_histograms import NativePoints, native_points
 from collectors.decode.points import Points, Shape
 from collectors.decode.prometheus import PrometheusPoints, Samples, assemble
 from collectors.decode.remote_wire import WriteRequests
 from collectors.held_table import restored, to_table
+from collectors.identify import Identifier
 from collectors.metric_types import Learnt, MetricTypes
 from collectors.part_index import PartIndex
 from collectors.reasons import Reason
 from collectors.reassembly import NOTHING_HELD, HeldSamples, Reassembly
 from collectors.records import Written
+from collectors.remote_exemplars import PendingExemplars, staged_exemplars, usable
 from collectors.remote_series import RemoteSeries
 from collectors.remote_tables import SavedWrites
 from collectors.tally import Tally
@@ -53,6 +56,7 @@ class StagedWrites:
         places, received_ns: of each request
         rows: of `RemoteSeries`, of each series; void in another ``generation``
         good: samples that can be used
+        exemplars: rows of exemplars that can be used
 
     ``natives`` are the points of native histograms; validation is still to come, since they are complete.
     """
@@ -64,6 +68,7 @@ class StagedWrites:
     generation: int
     good: Bools
     natives: list[NativePoints]
+    exemplars: Rows
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class RemoteWrite:
         self._pending: list[HeldSamples] = []
         self.pending_samples = 0
         self._natives_pending: list[tuple[Points, Int32s, Int64s]] = []
+        self._exemplars: list[PendingExemplars] = []
         self._heard_ns = 0
         self._parts_saved = 0
 
@@ -118,9 +124,13 @@ class RemoteWrite:
             refused[at][Reason(code)] += 1
         told = [counts.copy() for counts in refused]
         natives, taken = self._natives(requests, rows, received_ns, told)
-        samples = np.bincount(request[good], minlength=requests.requests).tolist()
-        staged = StagedWrites(requests, places, received_ns, rows, self.series.generation, good, natives)
-        written = [Written(*counts) for counts in zip(samples, taken.tolist(), strict=True)]
+        samples = np.bincount(request[good], minlength=requests.requests)
+        at = requests.request[requests.exemplars.series]
+        known = self.series.reason[rows[requests.exemplars.series]] == Reason.OK
+        exemplars = np.flatnonzero(known & usable(requests.exemplars, received_ns[at], self._limits))
+        counts = (samples, taken, np.bincount(at[exemplars], minlength=requests.requests))
+        written = [Written(*each) for each in zip(*(count.tolist() for count in counts), strict=True)]
+        staged = StagedWrites(requests, places, received_ns, rows, self.series.generation, good, natives, exemplars)
         return Checked(staged, refused, told, written)
 
     def _natives(
@@ -154,6 +164,7 @@ class RemoteWrite:
         for request in [*sorted(news), requests.requests]:
             self._take(staged, rows, begin, request)
             self._take_natives(staged, rows, begin, request)
+            self._take_exemplars(staged, rows, begin, request)
             for learnt, declared in news.get(request, ()):
                 if not self.types.learn(learnt, declared=declared):
                     self._tally.add(learnt.place, Reason.FAMILIES_FULL.text, "families", 1)
@@ -226,6 +237,26 @@ class RemoteWrite:
             own = np.flatnonzero((native.points.request >= begin) & (native.points.request < end))
             if len(own):
                 native.points.metric[own] = self.series.slots(rows[staged.requests.native_series[native.rows[own]]])
+
+    def _take_exemplars(self, staged: StagedWrites, rows: Int32s, begin: int, end: int) -> None:
+        if not len(staged.exemplars):
+            return
+        requests = staged.requests
+        own = requests.exemplars.take(staged.exemplars)
+        at = requests.request[own.series]
+        own = own.take(np.flatnonzero((at >= begin) & (at < end)))
+        # The start is that of the series' samples, if it has any in this request.
+        start_ns = np.zeros(len(requests.request), np.int64)
+        start_ns[requests.series] = requests.start_ns
+        for native in staged.natives:
+            start_ns[requests.native_series[native.rows]] = native.points.start_ns
+        self._exemplars.append(PendingExemplars(self.series.slots(rows[own.series]), start_ns[own.series], own))
+        self.pending_samples += len(own.series)
+
+    def exemplars(self, identifier: Identifier) -> Iterator[tuple[Int32s, Int64s, Exemplar]]:
+        """The exemplars that were applied since the last time, as `Staged` has them; after points have their lives."""
+        pending, self._exemplars = self._exemplars, []
+        return staged_exemplars(pending, self.series, identifier, self._tally)
 
     def natives(self) -> Iterator[tuple[PrometheusPoints, Int32s, Int64s]]:
         """The native histograms that were applied since the last time, with place and time of each request."""

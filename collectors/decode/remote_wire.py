@@ -80,14 +80,28 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True)
-class RawExemplars:
-    """Exemplars as serialised messages, one row each; ``series`` is a row of series."""
+class WriteExemplars:
+    """Exemplars, one row each: row of its series, time (UTC), value, and ids as lower-case hex, "" for none."""
 
     series: Int32s
-    messages: pa.Array
+    time_ns: Int64s
+    value: Float64s
+    trace_ids: Sequence[str]
+    span_ids: Sequence[str]
+
+    def take(self, rows: npt.NDArray[np.intp]) -> WriteExemplars:
+        """Some rows."""
+        ids = rows.tolist()
+        return WriteExemplars(
+            self.series[rows],
+            self.time_ns[rows],
+            self.value[rows],
+            [self.trace_ids[row] for row in ids],
+            [self.span_ids[row] for row in ids],
+        )
 
 
-NO_EXEMPLARS: Final = RawExemplars(np.zeros(0, np.int32), pa.array([], pa.binary()))
+NO_EXEMPLARS: Final = WriteExemplars(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0), (), ())
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class WriteRequests:
     value: Float64s
     natives: pa.StructArray | None
     native_series: Int32s
-    exemplars: RawExemplars
+    exemplars: WriteExemplars
     metadata: Sequence[tuple[int, int, bytes]]
 
 
@@ -172,7 +186,7 @@ def _series_1(requests: int, request: Int32s, rows: pa.Array) -> WriteRequests:
             return RawSeries(rows[row].as_py()[: read.labels_end[row]])
         return RawSeries(_MESSAGE.TimeSeries(labels=labels[place[row]].as_py()).SerializeToString())
 
-    own = _requests(requests, request, keys, raw, parsed_rows, np.zeros(len(others), np.int64), ())
+    own = _requests(requests, request, keys, raw, parsed_rows, np.zeros(len(others), np.int64))
     own = replace(
         own,
         series=others.astype(np.int32)[own.series],
@@ -222,8 +236,13 @@ def decode_2(payloads: Sequence[bytes]) -> WriteRequests:
         unit = symbols[unit_at[row]].as_py() if unit_at[row] < len(symbols) else b""
         return RawSeries(_MESSAGE.TimeSeries(labels=pairs).SerializeToString(), int(types[row]) or None, unit)
 
+    def texts_of(row: int, own: Sequence[int]) -> list[bytes]:
+        there = [first[row] + ref for ref in own if ref < counts[row]]
+        texts: list[bytes] = symbols.take(pa.array(there, pa.int64())).to_pylist()
+        return texts
+
     created = values_of(rows.field("created_timestamp"), np.int64)
-    return _requests(len(payloads), request, keys, raw, rows, created, ())
+    return _requests(len(payloads), request, keys, raw, rows, created, texts_of)
 
 
 def count_1(payload: bytes) -> int:
@@ -261,7 +280,7 @@ def _requests(
     raw: Callable[[int], RawSeries],
     rows: pa.StructArray,
     created_ms: Int64s,
-    metadata: Sequence[tuple[int, int, bytes]],
+    texts_of: Callable[[int, Sequence[int]], list[bytes]] | None = None,
 ) -> WriteRequests:
     series, samples = children(rows.field("samples"))
     native_series, natives = children(rows.field("histograms"))
@@ -280,9 +299,48 @@ def _requests(
         value=values_of(samples.field("value"), np.float64),
         natives=parsed(_NATIVE, natives) if len(natives) else None,
         native_series=native_series,
-        exemplars=RawExemplars(exemplar_series, exemplars),
-        metadata=metadata,
+        exemplars=_exemplars(exemplar_series, exemplars, texts_of),
+        metadata=(),
     )
+
+
+def _exemplars(
+    series: Int32s, messages: pa.Array, texts_of: Callable[[int, Sequence[int]], list[bytes]] | None
+) -> WriteExemplars:
+    """Exemplars, which are few: one after the other. ``texts_of`` looks symbols up, None where there are none."""
+    if not len(messages):
+        return NO_EXEMPLARS
+    times, values, ids = [], [], []
+    try:
+        for row, message in zip(series.tolist(), messages.to_pylist(), strict=True):
+            if texts_of is None:
+                read = _MESSAGE.Exemplar.FromString(message)
+                pairs = {label.name: label.value for label in read.labels}
+            else:
+                read = _MESSAGE.SymbolExemplar.FromString(message)
+                texts = texts_of(row, read.labels_refs)
+                pairs = dict(zip(texts[::2], texts[1::2], strict=False))
+            times.append(read.timestamp)
+            values.append(read.value)
+            ids.append((_id(pairs, 32, b"trace_id", b"traceID"), _id(pairs, 16, b"span_id", b"spanID")))
+    except DecodeError as error:
+        raise Invalid(str(error)) from error
+    return WriteExemplars(
+        series,
+        nanoseconds(np.array(times, np.int64)),
+        np.array(values, np.float64),
+        [trace for trace, _ in ids],
+        [span for _, span in ids],
+    )
+
+
+def _id(pairs: dict[bytes, bytes], digits: int, *names: bytes) -> str:
+    """An id in hex; what is none could be of any size, and is left out."""
+    for name in names:
+        text = pairs.get(name, b"").lower()
+        if len(text) == digits and not text.strip(b"0123456789abcdef"):
+            return text.decode()
+    return ""
 
 
 def nanoseconds(ms: Int64s) -> Int64s:

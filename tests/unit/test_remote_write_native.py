@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from catchment.errors import Invalid
 from collectors.decode.families import MetricType
-from collectors.decode.remote_wire import REMOTE_WRITE_2
+from collectors.decode.remote_wire import REMOTE_WRITE_1, REMOTE_WRITE_2
 from collectors.records import Outcome
 from tests import otlp
 from tests import remote_write as rw
@@ -226,3 +226,44 @@ def test_broken_messages_inside_make_the_request_invalid() -> None:
     good = rw.body_2((rw.labels("a"), [(1, 1)]))
     bad, fine = edge.send(request.SerializeToString(), good, at=1, content_type=REMOTE_WRITE_2)
     assert isinstance(bad, Invalid) and isinstance(fine, Outcome)
+
+
+TRACE, SPAN = "0123456789abcdef" * 2, "0123456789abcdef"
+
+
+def test_an_exemplar_stands_in_the_row_of_its_stream() -> None:
+    """With its trace, for counters and native histograms of 2.0; ids that are none are left out."""
+    edge = EdgeHarness()
+    for time in (10, 20):
+        series = [(rw.labels("hits_total"), [(time, 1.0 * time)]), (SIZE, [])]
+        request = rw.pb.Request.FromString(
+            rw.body_2(*series, natives={"size": [rw.native(time, 0, {1: time}, start=1)]}, starts={"hits_total": 1.0})
+        )
+        first = len(request.symbols)
+        request.symbols.extend((b"trace_id", TRACE.upper().encode(), b"span_id", b"none"))
+        for one in request.timeseries:
+            message = rw.pb.SymbolExemplar(labels_refs=range(first, first + 4), value=3.5, timestamp=rw.ms(time))
+            one.exemplars.append(message.SerializeToString())
+        assert send(edge, request.SerializeToString(), time).written.exemplars == 2
+    rows = {row["metric"]: row for row in edge.flush(21)}
+    for row in rows.values():
+        assert (row["exemplar_value"], row["exemplar_trace_id"], row["exemplar_span_id"]) == (3.5, TRACE, "")
+    assert set(rows) == {"hits_total", "size"}
+
+
+def test_an_exemplar_of_a_bucket_comes_apart_from_its_sample() -> None:
+    """As Prometheus 1.0 sends it: a series without samples. Before its stream has a point it is counted and dropped."""
+    edge = EdgeHarness()
+    for turn in (1, 2):
+        time = 10 * turn
+        parts = rw.histogram("req_seconds", time, [turn, turn], 1.5 * turn, [0.5])
+        request = rw.pb.WriteRequest.FromString(rw.body(*parts, (parts[0][0], [])))
+        label = rw.pb.Label(name=b"traceID", value=TRACE.encode())
+        span = rw.pb.Label(name=b"span_id", value=SPAN.encode())
+        message = rw.pb.Exemplar(labels=[label, span], value=0.25, timestamp=rw.ms(time))
+        request.timeseries[-1].exemplars.append(message.SerializeToString())
+        edge.send(request.SerializeToString(), at=time, content_type=REMOTE_WRITE_1)
+        rows = edge.flush(time + 4)
+    assert edge.tally["exemplar_without_point", "exemplars"] == 1
+    (row,) = [row for row in rows + edge.flush(40) if row["exemplar_value"] is not None]
+    assert (row["exemplar_value"], row["exemplar_trace_id"], row["exemplar_span_id"]) == (0.25, TRACE, SPAN)
