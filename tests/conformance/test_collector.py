@@ -65,14 +65,21 @@ def collector(binary: str, folder: Path, exporter: str, catchment: Stack) -> Ite
     (port,) = free_ports(1)
     ports = catchment.ports
     endpoint = f"127.0.0.1:{ports['otlp_grpc']}" if exporter == "otlp" else f"http://127.0.0.1:{ports['otlp_http']}"
+    with running(binary, folder, _CONFIG.format(receiver=port, exporter=exporter, endpoint=endpoint)):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def running(binary: str, folder: Path, text: str, *options: str) -> Iterator[None]:
+    """A running Collector of a configuration; it must end well."""
     config = folder / "collector.yaml"
-    config.write_text(_CONFIG.format(receiver=port, exporter=exporter, endpoint=endpoint))
+    config.write_text(text)
     log = folder / "collector.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([binary, "--config", str(config)], stdout=output, stderr=output)
+        process = subprocess.Popen([binary, "--config", str(config), *options], stdout=output, stderr=output)
     try:
         wait_until(lambda: b"Everything is ready" in log.read_bytes(), "the Collector runs", 30, log.read_text)
-        yield f"127.0.0.1:{port}"
+        yield
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()
     finally:
