@@ -21,6 +21,7 @@ from collectors.remote_series import RemoteSeries
 Int8s = npt.NDArray[np.int8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
 UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
@@ -57,6 +58,11 @@ class PartIndex:
         begun: a point of it was given out
         had_sum: one of its parts was a sum
         out_ns: the latest time given out in this run
+
+    Columns by part:
+        group: row of its group
+        is_part: whether it is one still
+        rank: its place among all parts by role and bound
     """
 
     def __init__(self, catalog: Catalog, parts_max: int) -> None:
@@ -81,6 +87,9 @@ class PartIndex:
         self.is_part: Bools = np.zeros(capacity, np.bool_)
         self._ended_ns: Int64s = np.full(capacity, _NEVER_NS)
         self._changed: Bools = np.zeros(capacity, np.bool_)
+        self.rank: Int32s = np.zeros(capacity, np.int32)
+        self._kind: Int32s = np.zeros(capacity, np.int32)
+        self._kinds: dict[tuple[int, float], int] = {}
         self.forget_slots()
 
     def forget_slots(self) -> None:
@@ -113,7 +122,26 @@ class PartIndex:
         group_id = mix(table.group[slots], place_hash ^ _SUMMARY[role])
         bound = np.where(np.isnan(table.bound[slots]), 0.0, table.bound[slots] + 0.0)
         part_id = mix(group_id, mix(role.astype(np.uint64), bound.view(np.uint64)))
-        return self._rows(group_id, part_id, np.isin(role, _SUMS))
+        rows = self._rows(group_id, part_id, np.isin(role, _SUMS))
+        self._rank(rows, role, bound)
+        return rows
+
+    def _rank(self, rows: Int32s, role: Int8s, bound: Float64s) -> None:
+        """Note the role and bound of some parts; few differ, and a new one moves the others."""
+        rows, role, bound = rows[rows >= 0], role[rows >= 0], bound[rows >= 0]
+        pairs, inverse = np.unique(np.stack((role.astype(np.float64), bound)), axis=1, return_inverse=True)
+        known = len(self._kinds)
+        kinds = [self._kinds.setdefault((int(r), b), len(self._kinds)) for r, b in zip(*pairs.tolist(), strict=True)]
+        self._kind[rows] = np.array(kinds, np.int32)[inverse.reshape(-1)]
+        ranks = np.empty(len(self._kinds), np.int32)
+        ranks[[self._kinds[pair] for pair in sorted(self._kinds)]] = np.arange(len(ranks))
+        changed = rows if known == len(self._kinds) else np.arange(self._part_count)
+        self.rank[changed] = ranks[self._kind[changed]]
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks there are."""
+        return len(self._kinds)
 
     def _rows(self, group_id: UInt64s, part_id: UInt64s, is_sum: Bools) -> Int32s:
         """The row of each part, made where it is new."""
@@ -128,7 +156,9 @@ class PartIndex:
         at = np.arange(self._part_count, self._part_count + len(made), dtype=np.int32)
         self._part_count += len(made)
         groups = self._groups_of(group_id[made])
-        self._grow("_part_id", "group", "_is_sum", "is_part", "_ended_ns", "_changed", count=self._part_count)
+        self._grow(
+            "_part_id", "group", "_is_sum", "is_part", "_ended_ns", "_changed", "rank", "_kind", count=self._part_count
+        )
         self._part_id[at], self.group[at], self._is_sum[at] = part_id[made], groups, is_sum[made]
         self.is_part[at], self._changed[at], self._ended_ns[at] = False, False, _NEVER_NS
         self._parts.insert(part_id[made], at)

@@ -43,6 +43,9 @@ Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 
+_MS = 10**6
+_BITS = 63
+
 
 @dataclass(frozen=True)
 class HeldSamples:
@@ -127,27 +130,42 @@ class Reassembly:
         if not good.all():
             samples, part = samples.take(good), part[good]
         index.learn(part, samples.time_ns)
-        point = mix(index.group[part].astype(np.uint64), samples.time_ns.view(np.uint64))
-        order = np.argsort(point, kind="stable")
-        return self._decide(self._without_repeats(_Sorted(samples, point, part).take(order)), now_ns)
+        return self._decide(self._without_repeats(self._by_point(samples, part)), now_ns)
+
+    def _by_point(self, samples: HeldSamples, part: Int32s) -> _Sorted:
+        """Samples of one point side by side, in the order of their parts; a part of a point once."""
+        group, rank = self._index.group[part], self._index.rank[part]
+        first_ns = int(samples.time_ns.min()) if len(part) else 0
+        # Times are milliseconds.
+        step = (samples.time_ns - first_ns) // _MS
+        group_bits, rank_bits = len(self._index).bit_length(), self._index.ranks.bit_length()
+        time_bits = int(step.max(initial=0)).bit_length()
+        if group_bits + time_bits + rank_bits > _BITS:
+            order = np.lexsort((rank, samples.time_ns, group))
+            point = mix(group.astype(np.uint64), samples.time_ns.view(np.uint64))[order]
+        else:
+            # All three in one integer: sorting that is several times faster.
+            packed = (group.astype(np.int64) << (time_bits + rank_bits)) | (step << rank_bits) | rank
+            order = np.argsort(packed, kind="stable")
+            point = (packed[order] >> rank_bits).view(np.uint64)
+        by_point = _Sorted(samples.take(order), point, part[order])
+        twice = np.zeros(len(part), np.bool_)
+        twice[1:] = (point[1:] == point[:-1]) & (by_point.part[1:] == by_point.part[:-1])
+        if not twice.any():
+            return by_point
+        self._count(by_point.samples.slot[twice], Reason.REPEATED, "samples")
+        return by_point.take(~twice)
 
     def _without_repeats(self, by_point: _Sorted) -> _Sorted:
-        """Samples of points that are not out already, each part once; what is dropped is counted by point."""
+        """Samples of points that are not out already; what is dropped is counted by point."""
         time_ns, out_ns = by_point.samples.time_ns, self._index.out_ns[self._index.group[by_point.part]]
         over = time_ns <= out_ns
-        if over.any():
-            heads = _heads(by_point.point)
-            self._count(by_point.samples.slot[heads & (time_ns == out_ns)], Reason.REPEATED)
-            self._count(by_point.samples.slot[heads & (time_ns < out_ns)], Reason.LATE_CUMULATIVE)
-            by_point = by_point.take(~over)
-        pair = mix(by_point.point, by_point.part.astype(np.uint64))
-        _, first = np.unique(pair, return_index=True)
-        if len(first) < len(pair):
-            twice = np.ones(len(pair), np.bool_)
-            twice[first] = False
-            self._count(by_point.samples.slot[twice], Reason.REPEATED, "samples")
-            by_point = by_point.take(~twice)
-        return by_point
+        if not over.any():
+            return by_point
+        heads = _heads(by_point.point)
+        self._count(by_point.samples.slot[heads & (time_ns == out_ns)], Reason.REPEATED)
+        self._count(by_point.samples.slot[heads & (time_ns < out_ns)], Reason.LATE_CUMULATIVE)
+        return by_point.take(~over)
 
     def _decide(self, by_point: _Sorted, now_ns: int) -> HeldSamples:
         """Give what is whole, or will not become so; hold the rest."""

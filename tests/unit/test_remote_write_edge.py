@@ -10,7 +10,7 @@ from collectors.decode.families import MetricType
 from collectors.decode.remote_wire import REMOTE_WRITE_1
 from collectors.records import Outcome
 from tests import remote_write as rw
-from tests.edge_harness import EdgeHarness, Row, add_histograms, total
+from tests.edge_harness import EdgeHarness, Row, add_histograms, received, total
 
 INF = float("inf")
 BOUNDS = [0.5, 1]
@@ -68,8 +68,12 @@ def test_a_declared_type_makes_a_counter_of_any_name() -> None:
     assert found["sent", "counter"]["sum_int"] == 3
 
 
-def test_a_histogram_cut_between_requests_is_one_point() -> None:
-    """Parts that come in several requests, over flushes, make the point when the last one is there."""
+@pytest.mark.parametrize("bits", [63, 0])
+def test_a_histogram_cut_between_requests_is_one_point(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """Parts that come in several requests, over flushes, make the point when the last one is there; also where they are
+    too many, or too long apart, for the short way of sorting them.
+    """
+    monkeypatch.setattr("collectors.reassembly._BITS", bits)
     edge = EdgeHarness()
     send(edge, rw.body(*requests(1, 1)), at=1)
     rows = edge.flush(10)
@@ -150,7 +154,7 @@ def test_retries_count_once() -> None:
     assert grown(rows) == (6, 1.5, {(-INF, 0.5): 1, (0.5, 1.0): 2, (1.0, INF): 3})
     assert total(rows, "hits_total", "sum_int") == 1
     # Of the counter twice a turn, of the histogram once: what came before it was out counts by sample.
-    assert (edge.points_tallied("repeated"), edge.tally["repeated", "samples"]) == (6, 2 * 5)
+    assert (edge.points_tallied("repeated"), edge.tally["repeated", "samples"]) == (6, 2 * (5 + 1))
 
 
 def test_stale_markers_end_gauges_and_are_skipped_for_what_counts() -> None:
@@ -286,6 +290,27 @@ def test_what_is_held_is_bounded() -> None:
     edge.flush(3)
     assert edge.points_tallied("parts_missing") == 2
     assert len(edge.edge.remote.reassembly.held) == 4
+
+
+def test_caches_that_are_full_are_emptied_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More series than are remembered cost time, nothing else: what is held, and staged meanwhile, counts as ever."""
+    monkeypatch.setattr("collectors.remote_series._ROWS_MAX", 3)
+    edge = EdgeHarness(Limits(points_per_chunk_max=2))
+    rows: list[Row] = []
+    for turn in (1, 2, 3):
+        time = 15.0 * turn
+        bodies = [rw.body(series) for series in requests(time, turn)]
+        bodies.append(rw.body((rw.labels("hits_total"), [(time, float(turn))])))
+        staged = []
+        for body in bodies:
+            request = received(body, time, content_type=REMOTE_WRITE_1)
+            staged.append((edge.edge.stage([request], [body])[1], request))
+        for each, request in staged:
+            edge.edge.apply(each, [request])
+        rows += edge.flush(time + 6)
+    assert edge.edge.remote.series.generation > 3
+    assert grown(rows) == (12, 3.0, {(-INF, 0.5): 2, (0.5, 1.0): 4, (1.0, INF): 6})
+    assert total(rows, "hits_total", "sum_int") == 2
 
 
 def test_types_beyond_the_limit_stay_unknown() -> None:
