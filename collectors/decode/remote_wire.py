@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -225,11 +226,16 @@ def decode_2(payloads: Sequence[bytes]) -> WriteRequests:
     keys, good = _keys_of_refs(offsets, refs, first, counts, hashes)
     keys = mix(keys, mix(hashes[unit_at], types.astype(np.uint64)))
 
+    @cache
+    def all_texts() -> list[bytes]:
+        # Only where a series is new, and then usually for many.
+        texts: list[bytes] = symbols.to_pylist()
+        return texts
+
     def raw(row: int) -> RawSeries:
         if not good[row]:
             raise Malformed
-        at = first[row] + refs[offsets[row] : offsets[row + 1]]
-        texts = symbols.take(pa.array(at)).to_pylist()
+        texts = [all_texts()[at] for at in (first[row] + refs[offsets[row] : offsets[row + 1]]).tolist()]
         pairs = [
             _MESSAGE.Label(name=n, value=v).SerializeToString() for n, v in zip(texts[::2], texts[1::2], strict=True)
         ]
