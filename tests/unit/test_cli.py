@@ -117,7 +117,7 @@ def test_config_show_is_a_file_that_means_the_same(tmp_path: Path, capsys: pytes
     output = capsys.readouterr().out
     shown.write_text(output)
     assert load(shown) == load(file)
-    assert "# streams whose baseline is kept; about 200 bytes each -> points of new streams rejected" in output
+    assert "# streams whose baseline is kept; about 300 bytes each -> points of new streams rejected" in output
 
 
 def test_config_show_as_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
