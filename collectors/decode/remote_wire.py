@@ -44,10 +44,10 @@ _POOL = ptars.HandlerPool([trimmed.DESCRIPTOR])
 # Times are milliseconds; what lies beyond is refused by its time.
 _MS_MAX = 9 * 10**12
 _MS = 10**6
-# References are looked up in blocks of so many series, which bounds the memory of a hostile request.
-_BLOCK_SERIES = 8192
 # More names and values than any limit allows: such a series is refused without a look at them.
 _REFS_MAX = 1024
+# A factor for each place of a reference; odd, so that none loses bits of what it multiplies.
+_PLACES: Final = mix(np.arange(_REFS_MAX, dtype=np.uint64), np.zeros(_REFS_MAX, np.uint64)) | np.uint64(1)
 # A label takes memory, too, if less than a sample.
 _LABELS_PER_POINT = 32
 
@@ -360,21 +360,21 @@ def _keys_of_refs(
 ) -> tuple[UInt64s, Bools]:
     """A hash of each series' labels by the texts that it refers to, and which series refer to texts that are there."""
     lengths = lengths_of(offsets)
-    n = len(lengths)
     good = (lengths % 2 == 0) & (lengths > 0) & (lengths <= _REFS_MAX)
-    keys = np.zeros(n, np.uint64)
-    for begin in range(0, n, _BLOCK_SERIES):
-        rows = begin + np.flatnonzero(good[begin : begin + _BLOCK_SERIES])
-        if not len(rows):
-            continue
-        own = lengths[rows].astype(np.int64)
-        starts = np.cumsum(own) - own
-        place = np.arange(own.sum()) - np.repeat(starts, own)
-        ref = refs[np.repeat(offsets[rows].astype(np.int64), own) + place].astype(np.int64)
-        there = ref < np.repeat(counts[rows], own)
-        at = np.where(there, np.repeat(first[rows], own) + ref, len(hashes) - 1)
-        keys[rows] = np.add.reduceat(mix(hashes[at], place.astype(np.uint64)), starts)
-        good[rows] = np.logical_and.reduceat(there, starts)
+    keys = np.zeros(len(lengths), np.uint64)
+    # By place, all series that have it at once, the shortest in front: memory is bounded by series, not by references.
+    rows = np.flatnonzero(good)
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    begins, own_first, own_counts = offsets[rows], first[rows], counts[rows]
+    shorter = np.searchsorted(lengths[rows], np.arange(lengths[rows[-1]] if len(rows) else 0), side="right")
+    own_keys, own_good = keys[rows], good[rows]
+    for place, begin in enumerate(shorter.tolist()):
+        ref = refs[begins[begin:] + place]
+        there = ref < own_counts[begin:]
+        at = np.where(there, own_first[begin:] + ref, len(hashes) - 1)
+        own_keys[begin:] += hashes[at] * _PLACES[place]
+        own_good[begin:] &= there
+    keys[rows], good[rows] = own_keys, own_good
     keys[~good] = 0
     return keys, good
 
