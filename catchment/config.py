@@ -9,36 +9,20 @@ Relative paths are relative to the working directory.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from catchment.config_kafka import Kafka
+from catchment.config_policies import Policies
 from catchment.config_rates import Rate
 from catchment.config_scrape import Scrape
 from catchment.config_tls import ListenTls
-from catchment.identity import canonical_attributes, hash_parts
 from catchment.limits import Limits
 from catchment.reach import Reach
 from catchment.setting import setting
 from catchment.units import Address
-
-# Instance-level attributes: each names one process, container, pod or host, and would make every restart a new series.
-DEFAULT_DROP = (
-    "service.instance.id",
-    "process.*",
-    "container.*",
-    "host.*",
-    "os.*",
-    "k8s.pod.*",
-    "k8s.container.*",
-    "k8s.node.uid",
-    "k8s.replicaset.*",
-    "telemetry.sdk.*",
-    "telemetry.distro.*",
-)
 
 
 class Profile(Enum):
@@ -88,42 +72,6 @@ class Listen:
     status: Address = setting(
         Address("127.0.0.1", 13133), "/livez /readyz /healthz /metrics and POST /-/reload", unit="address"
     )
-
-
-@dataclass(frozen=True)
-class MetricPolicy:
-    """What is kept of the metrics that a glob names. The first entry that matches decides."""
-
-    match: str = setting(text="a glob over metric names, such as http.server.*")
-    keep: tuple[str, ...] = setting((), "globs; only these attributes are kept, whatever default_drop says")
-    drop: tuple[str, ...] = setting((), "globs; these attributes are dropped besides")
-    drop_metric: bool = setting(
-        False, "drop the whole metric", consequence="its points are counted as dropped by policy"
-    )
-    reach: Reach | None = setting(None, "how far its cluster rows go: cluster, region or global; else policies.reach")
-
-
-@dataclass(frozen=True)
-class Policies:
-    """Which attributes of a stream make its series."""
-
-    default_drop: tuple[str, ...] = setting(
-        DEFAULT_DROP,
-        "globs of attributes that no series keeps",
-        consequence="streams that differ in these only become one series",
-    )
-    reach: Reach = setting(
-        Reach.GLOBAL,
-        "how far cluster rows go: cluster, region (a store of its own) or global; region rows always go to the globe",
-        consequence="SQL of the globe has rows of regions only, not of single clusters, for what does not go so far",
-    )
-    metrics: tuple[MetricPolicy, ...] = setting((), "exceptions per metric")
-
-    @property
-    def version(self) -> str:
-        """A short name that changes with the content: 12 hexadecimal digits."""
-        content = canonical_attributes(dataclasses.asdict(self))
-        return f"{hash_parts('policies', content):016x}"[:12]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from catchment.config import GLOBE, Config, Policies, Profile
+from catchment.config import GLOBE, Config, Profile
 from catchment.config_kafka import Kafka, KafkaTls
 from catchment.config_tls import ListenTls
 from catchment.identity import canonical_attributes
@@ -80,7 +80,6 @@ def faults_of(config: Config) -> list[tuple[str, str]]:
         faults.extend(_tls_faults(key, tls))
     faults.extend(_kafka_faults(config.kafka))
     faults.extend(_address_faults(config))
-    faults.extend(_policy_faults(config.policies))
     faults.extend(_limit_faults(config.limits))
     traces = config.telemetry.traces
     check(
@@ -174,19 +173,6 @@ def _address_faults(config: Config) -> list[tuple[str, str]]:
         if address in taken:
             faults.append((key, f"{address} is also {taken[address]}; give each a port of its own"))
         taken.setdefault(address, key)
-    return faults
-
-
-def _policy_faults(policies: Policies) -> list[tuple[str, str]]:
-    faults = []
-    for index, rule in enumerate(policies.metrics):
-        key = f"policies.metrics[{index}]"
-        if rule.drop_metric and (rule.keep or rule.drop):
-            faults.append((key, "drop_metric drops all of it; remove keep and drop, or drop_metric"))
-        if rule.drop_metric and rule.reach is not None:
-            faults.append((key, "drop_metric drops all of it; remove reach, or drop_metric"))
-        if not (rule.drop_metric or rule.keep or rule.drop or rule.reach is not None):
-            faults.append((key, "says nothing; give keep, drop, reach or drop_metric"))
     return faults
 
 

@@ -15,6 +15,7 @@ import yaml
 from catchment.config import PROFILE_DEFAULTS, Config, Profile
 from catchment.config_build import build, mapping_of
 from catchment.config_faults import faults_of, place_faults_of
+from catchment.config_policies import Policies, faults_of_policies
 from catchment.config_yaml import Items, Keys, Node, Scalar, Surroundings, parse
 from catchment.errors import ConfigFaults
 
@@ -56,7 +57,10 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
     """`load` for a text that was read already."""
     tree = parse(text, around)
     defaults = {key: Scalar(value, tree.line) for key, value in PROFILE_DEFAULTS[profile].items()}
-    config = build(Config, Keys({**defaults, **tree.items}, tree.line), around)
+    tree = Keys({**defaults, **_policies_as_keys(tree).items}, tree.line)
+    config = build(Config, tree, around)
+    policies = _with_faults(config, *_policies_of(config, tree, around))
+    config = dataclasses.replace(config, policies=policies)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     if profile in _ROLES_WITH_REGION and "region" not in tree.items:
@@ -84,8 +88,26 @@ def _files_of(config: Config) -> list[tuple[str, Path | None]]:
     return files
 
 
+def load_policies(path: Path, config: Config) -> Policies:
+    """Read a policies file as if a configuration named it.
+
+    Raises:
+        ConfigFaults: with every fault there is.
+    """
+    around = Surroundings("policies", os.environ, _read_file)
+    named = dataclasses.replace(config, policies=Policies(file=path))
+    policies = _with_faults(named, *_policies_of(named, Keys({}, 1), around))
+    if around.faults:
+        raise ConfigFaults(around.faults)
+    return policies
+
+
 def write(config: Config, path: Path) -> None:
-    """Write a file that `load` reads back to an equal `Config`; replaced atomically, readable by the owner only."""
+    """Write a file that `load` reads back to an equal `Config`; replaced atomically, readable by the owner only.
+
+    Policies of a file of their own are written along: who reads this is told when they change, not before.
+    """
+    config = dataclasses.replace(config, policies=dataclasses.replace(config.policies, file=None))
     path.parent.mkdir(parents=True, exist_ok=True)
     # A dollar sign is doubled so that reading back expands nothing.
     text = yaml.safe_dump(mapping_of(config), sort_keys=False, allow_unicode=True).replace("$", "$$")
@@ -93,6 +115,42 @@ def write(config: Config, path: Path) -> None:
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     partial.replace(path)
+
+
+def _policies_as_keys(tree: Keys) -> Keys:
+    """``policies: FILE`` as ``policies: {file: FILE}``."""
+    node = tree.items.get("policies")
+    if not isinstance(node, Scalar) or node.text is None:
+        return tree
+    return Keys({**tree.items, "policies": Keys({"file": node}, node.line)}, tree.line)
+
+
+def _policies_of(config: Config, tree: Keys, around: Surroundings) -> tuple[Policies, Keys, Surroundings, str]:
+    """The policies, from their own file if they have one; where their keys stand, and what comes before these."""
+    policies, node = config.policies, tree.items.get("policies")
+    if policies.file is None:
+        return policies, tree, around, "policies."
+    for key, other in node.items.items() if isinstance(node, Keys) else ():
+        if key != "file":
+            around.fault(other.line, f"policies.{key}", f"the policies stand in {policies.file}; move it there")
+    file = str(policies.file)
+    own = Surroundings(file, around.env, around.read_file, around.faults)
+    try:
+        text = around.read_file(file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        around.fault(_line_of(tree, "policies.file"), f"policies.file = {file!r}", f"cannot be read: {reason}")
+        return policies, Keys({}, 1), own, ""
+    keys = parse(text, own)
+    if "file" in keys.items:
+        own.fault(keys.items["file"].line, "file", "this is that file; remove it")
+    return dataclasses.replace(build(Policies, keys, own), file=policies.file), keys, own, ""
+
+
+def _with_faults(config: Config, policies: Policies, tree: Keys, around: Surroundings, prefix: str) -> Policies:
+    for key, says in faults_of_policies(policies):
+        around.fault(_line_of(tree, prefix + key), prefix + key, says)
+    return policies
 
 
 def _read_file(path: str) -> str:

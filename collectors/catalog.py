@@ -10,6 +10,7 @@ Rules:
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
+4. Equal series of different treatments (`collectors.treatment`) have slots of their own.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catchment.identity import canonical_attributes, series_id
+from catchment.identity import canonical_attributes, hash_parts, series_id
 from catchment.limits import Limits
+from collectors.treatment import PLAIN, Treatment
 
 OVERFLOW_ATTRIBUTES = canonical_attributes({"otel.metric.overflow": True})
 OVERFLOW_METRIC = "otel.overflow"
@@ -49,6 +51,18 @@ class Series:
     unit: str
     attributes: str
     series_id: int
+    treatment: Treatment = PLAIN
+
+    @property
+    def key(self) -> int:
+        """The id among the series of its place: that of the series, but where it is treated in a way of its own."""
+        return _key(self.series_id, self.treatment)
+
+
+def _key(identity: int, treatment: Treatment) -> int:
+    return (
+        identity if treatment is PLAIN or not treatment.text else hash_parts("treated", str(identity), treatment.text)
+    )
 
 
 class _TextColumn:
@@ -95,6 +109,9 @@ class Catalog:
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
         self._ids = array("Q")
         self._places_of_series = array("i")
+        self.treatments: list[Treatment] = []
+        self._treatment_codes: dict[Treatment, int] = {}
+        self._treatments_of_series = array("i")
 
     def place(self, tenant: str, cluster: str) -> int:
         """The slot of a place."""
@@ -105,7 +122,16 @@ class Catalog:
             self.places.append(place)
         return slot
 
-    def slot(self, place: int, service: str, metric: str, kind: str, unit: str, attributes: str) -> tuple[int, str]:
+    def slot(
+        self,
+        place: int,
+        service: str,
+        metric: str,
+        kind: str,
+        unit: str,
+        attributes: str,
+        treatment: Treatment = PLAIN,
+    ) -> tuple[int, str]:
         """The slot of a series, folded where a budget is reached.
 
         Returns:
@@ -113,33 +139,23 @@ class Catalog:
         """
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, attributes)
-        known = self._series_slots.get((place, identity))
+        known = self._series_slots.get((place, _key(identity, treatment)))
         if known is not None:
             return known, ""
         reason = self._over_budget(tenant, metric)
         if not reason and attributes != OVERFLOW_ATTRIBUTES:
-            return self._add(Series(place, service, metric, kind, unit, attributes, identity)), ""
+            return self._add(Series(place, service, metric, kind, unit, attributes, identity, treatment)), ""
         # SDKs have overflow series too: what they folded is of the same budget as what is folded here.
-        slot = self._overflow(place, service, metric, kind, unit)
+        slot = self._overflow(place, service, metric, kind, unit, treatment)
         return slot, reason if reason or self.series[slot].metric == metric else "overflow_tenant"
 
     def restore(self, tenant: str, cluster: str, series: Series) -> int:
         """Put a persisted series back; budgets count it."""
         place = self.place(tenant, cluster)
-        known = self._series_slots.get((place, series.series_id))
+        known = self._series_slots.get((place, series.key))
         if known is not None:
             return known
-        return self._add(
-            Series(
-                place,
-                series.service,
-                series.metric,
-                series.kind,
-                series.unit,
-                series.attributes,
-                series.series_id,
-            )
-        )
+        return self._add(replace(series, place=place))
 
     def compact(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
         """Drop the series where ``used`` is false, so that budgets count only what lives.
@@ -149,7 +165,7 @@ class Catalog:
         """
         old = self.series
         self.series, self._series_slots, self._ids = [], {}, array("Q")
-        self._places_of_series = array("i")
+        self._places_of_series, self._treatments_of_series = array("i"), array("i")
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
         self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
         self._bytes_per_tenant, self._overflow_bytes_per_tenant = Counter(), Counter()
@@ -184,22 +200,22 @@ class Catalog:
             return "overflow_metric"
         return ""
 
-    def _overflow(self, place: int, service: str, metric: str, kind: str, unit: str) -> int:
+    def _overflow(self, place: int, service: str, metric: str, kind: str, unit: str, treatment: Treatment) -> int:
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
-        known = self._series_slots.get((place, identity))
+        known = self._series_slots.get((place, _key(identity, treatment)))
         if known is not None:
             return known
         if (
             self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1
             or self._overflow_bytes_per_tenant[tenant] >= self._limits.series_bytes_per_tenant_max // 10
         ):
-            service, metric, unit = "", OVERFLOW_METRIC, ""
+            service, metric, unit, treatment = "", OVERFLOW_METRIC, "", PLAIN
             identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
             known = self._series_slots.get((place, identity))
             if known is not None:
                 return known
-        return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity))
+        return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity, treatment))
 
     def _add(self, series: Series) -> int:
         slot = len(self.series)
@@ -213,11 +229,15 @@ class Catalog:
             self._per_metric[tenant, series.metric] += 1
             self._bytes_per_tenant[tenant] += size
         self.series.append(series)
-        self._series_slots[series.place, series.series_id] = slot
+        self._series_slots[series.place, series.key] = slot
         for name, column in self._texts.items():
             column.append(self.places[series.place].cluster if name == "cluster" else getattr(series, name))
         self._ids.append(series.series_id)
         self._places_of_series.append(series.place)
+        code = self._treatment_codes.setdefault(series.treatment, len(self.treatments))
+        if code == len(self.treatments):
+            self.treatments.append(series.treatment)
+        self._treatments_of_series.append(code)
         return slot
 
     def key_columns(self, slots: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
@@ -229,4 +249,9 @@ class Catalog:
     def places_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """The place slot of some series."""
         of_series: npt.NDArray[np.int32] = np.frombuffer(self._places_of_series, np.int32)[slots]
+        return of_series
+
+    def treatments_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """The treatment of some series, as its place in ``treatments``; that never changes."""
+        of_series: npt.NDArray[np.int32] = np.frombuffer(self._treatments_of_series, np.int32)[slots]
         return of_series

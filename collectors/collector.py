@@ -24,10 +24,10 @@ from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
 from catchment.units import about, about_duration
-from collectors import life_table
+from collectors import life_table, series_table
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
-from collectors.catalog import Catalog, Series
+from collectors.catalog import Catalog
 from collectors.edge import Edge, Heard
 from collectors.flush import Flushed, Flusher
 from collectors.forward import Forwarder
@@ -97,14 +97,7 @@ class Collector:
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
         catalog, lives = Catalog(limits), Lives(min(meta.known_since_ns, now_ns), limits.baseline_buckets_max)
-        places: set[tuple[str, str]] = set()
-        for row in self._state.series():
-            places.add((row.tenant, row.cluster))
-            catalog.restore(
-                row.tenant,
-                row.cluster,
-                Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id),
-            )
+        places = series_table.restore(catalog, self._state.series())
         life_table.restore(lives, self._state.lives())
         seen = SeenPoints(limits.seen_points_max, min(meta.seen_horizon_ns, now_ns))
         for segment in self._state.seen():

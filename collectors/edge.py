@@ -68,12 +68,13 @@ class Heard:
 class Drained:
     """What a flush takes.
 
-    Rows by tenant, and as the edge keeps them; digests, sketches and counts by place; heartbeats by place and window.
+    Rows by tenant, and as the edge keeps them; digests by place, treatment (`Catalog.treatments`) and window; sketches
+    and counts by place; heartbeats by place and window.
     """
 
     rows: dict[str, pa.Table]
     partials: dict[str, pa.Table]
-    digests: Counter[tuple[int, int]]
+    digests: Counter[tuple[int, int, int]]
     cardinality: Sketches
     tally: dict[tuple[int, str, str], int]
     heard: dict[tuple[int, int], Heard]
@@ -107,7 +108,7 @@ class Edge:
         self._pending = Staged()
         self._rows: dict[str, list[pa.Table]] = {}
         self._rows_bytes = 0
-        self._digests: Counter[tuple[int, int]] = Counter()
+        self._digests: Counter[tuple[int, int, int]] = Counter()
         self._heard: dict[tuple[int, int], Heard] = {}
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
@@ -345,21 +346,23 @@ class Edge:
         self.lives.limit_siblings(self.limits.lives_per_stream_max)
 
     def _keep(self, rows: Rows) -> None:
-        places = self.catalog.places_of(rows.series.astype(np.int64)).astype(np.int64)
+        slots = rows.series.astype(np.int64)
+        # A place and a treatment as one integer, and they and the window as one; numbered densely, which beats sorting,
+        # unless windows lie far apart.
+        treatments = len(self.catalog.treatments)
+        groups = self.catalog.places_of(slots).astype(np.int64) * treatments + self.catalog.treatments_of(slots)
         windows_ns = rows.table["window_start_ns"].to_numpy()
         first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
         windows = (windows_ns - first_ns) // width_ns
-        # (place, window) as one integer; numbered densely, which beats sorting, unless windows lie far apart.
-        packed = places * (int(windows.max()) + 1) + windows
-        pairs, inverse = _numbered(packed)
+        pairs, inverse = _numbered(groups * (int(windows.max()) + 1) + windows)
         digests = np.zeros(len(pairs), np.uint64)
         np.add.at(digests, inverse, rows.digest)
-        of_pair_place, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
+        of_pair_group, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
+        of_pair_place, of_pair_treatment = np.divmod(of_pair_group, treatments)
         place_of_pair = of_pair_place.tolist()
         window_of_pair = (of_pair_window * width_ns + first_ns).tolist()
-        self._add_digests(
-            Counter(dict(zip(zip(place_of_pair, window_of_pair, strict=True), digests.tolist(), strict=True)))
-        )
+        keys = zip(place_of_pair, of_pair_treatment.tolist(), window_of_pair, strict=True)
+        self._add_digests(Counter(dict(zip(keys, digests.tolist(), strict=True))))
         tenants = np.array([self.catalog.places[place].tenant for place in place_of_pair])
         distinct, of_pair = np.unique(tenants, return_inverse=True)
         for code, tenant in enumerate(distinct.tolist()):
@@ -372,7 +375,7 @@ class Edge:
                 self._rows[tenant] = [_merged(parts)]
                 self._rows_bytes += self._rows[tenant][0].nbytes - sum(part.nbytes for part in parts)
 
-    def _add_digests(self, digests: Counter[tuple[int, int]]) -> None:
+    def _add_digests(self, digests: Counter[tuple[int, int, int]]) -> None:
         for key, digest in digests.items():
             self._digests[key] = (self._digests[key] + digest) % 2**64
 

@@ -7,11 +7,9 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from catchment.algebra.text import compact
@@ -25,11 +23,12 @@ from collectors.cardinality import rows_by_tenant
 from collectors.catalog import Catalog
 from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
-from collectors.lane_rows import LaneRows, by_reach
+from collectors.lane_rows import LaneRows, metric_lanes
 from collectors.life_table import to_tables, touched_lives
 from collectors.reasons import SUM_OVERFLOW
 from collectors.seen import Segment
-from collectors.state import Flush, Meta, SeriesRow, StateFile
+from collectors.series_table import to_rows
+from collectors.state import Flush, Meta, StateFile
 
 # A row whose histogram has fewer intervals (16 bytes each) is not split: it is small, or large for another reason.
 _INTERVALS_SPLIT_MIN = 4096
@@ -60,7 +59,7 @@ def rows_of(
     *,
     now_ns: int,
     window_seconds: int,
-    reach_of: Callable[[str], Reach] = lambda _: Reach.GLOBAL,
+    reach: Reach = Reach.GLOBAL,
 ) -> list[LaneRows]:
     """The rows of every lane by tenant, those of metrics by reach.
 
@@ -70,16 +69,9 @@ def rows_of(
         source: who flushes.
         now_ns: the time of the flush: the window of drops and sketches.
         window_seconds: the resolution.
-        reach_of: how far the cluster rows of a metric go.
+        reach: how far cluster rows go of which policy says nothing else.
     """
-    lanes = []
-    digests: dict[str, dict[tuple[str, int], int]] = {tenant: {} for tenant in drained.rows}
-    for (place, window_start_ns), digest in drained.digests.items():
-        digests[catalog.places[place].tenant][catalog.places[place].cluster, window_start_ns] = digest
-    for tenant, table in drained.rows.items():
-        digest = sum(digests[tenant].values()) % 2**64
-        lanes += by_reach(LaneRows("metrics_cluster", tenant, table, digest), reach_of)
-        lanes.append(LaneRows("totals", tenant, _totals(table, digests[tenant]), digest))
+    lanes = metric_lanes(drained, catalog, window_seconds=window_seconds, reach=reach)
     window_ns = now_ns - now_ns % (window_seconds * NANOSECONDS)
     drops: dict[str, list[dict[str, object]]] = {}
     # Of what leaves, not tallied: what a failed flush puts back is looked at again.
@@ -130,26 +122,6 @@ def _overflows(partials: pa.Table, catalog: Catalog) -> Counter[tuple[int, str, 
     return Counter((place, SUM_OVERFLOW, "rows") for place in places.tolist())
 
 
-def _totals(table: pa.Table, digests: Mapping[tuple[str, int], int]) -> pa.Table:
-    """Control totals of a tenant's metric rows, with the digests by cluster and window."""
-    keys = ["window_start_ns", "window_seconds", "cluster"]
-    columns = table.select([*keys, "points"])
-    columns = columns.set_column(2, "cluster", columns["cluster"].cast(pa.string()))
-    frame = (
-        pl.DataFrame(columns).group_by(keys, maintain_order=True).agg(pl.col("points").sum(), pl.len().alias("rows"))
-    )
-    rows = frame.with_columns(
-        pl.lit("metrics").alias("lane"),
-        pl.Series(
-            "digest",
-            [digests.get(pair, 0) for pair in zip(frame["cluster"], frame["window_start_ns"], strict=True)],
-            pl.UInt64,
-        ),
-    ).to_arrow()
-    schema = LANES["totals"].schema
-    return pa.table([rows[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
-
-
 class Flusher:
     """Flushes one edge into one state file.
 
@@ -193,7 +165,7 @@ class Flusher:
                 source,
                 now_ns=now_ns,
                 window_seconds=edge.window_seconds,
-                reach_of=edge.policy.reach,
+                reach=edge.policy.policies.reach,
             )
             acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)
@@ -216,7 +188,7 @@ class Flusher:
                     created_ns=now_ns,
                     lives=to_tables(edge.lives, rows),
                     lives_whole=whole,
-                    series=_series_rows(catalog, 0 if self._whole else self._series_saved),
+                    series=to_rows(catalog, 0 if self._whole else self._series_saved),
                     series_whole=self._whole,
                     seen=self._unsaved_seen,
                     seen_forgotten=self._unsaved_forgotten,
@@ -355,23 +327,3 @@ def _row_counts(lanes: list[LaneRows]) -> dict[str, int]:
     for lane in lanes:
         counts[lane.lane] += lane.table.num_rows
     return dict(counts)
-
-
-def _series_rows(catalog: Catalog, first: int) -> list[SeriesRow]:
-    rows = []
-    for slot, series in enumerate(catalog.series[first:], first):
-        place = catalog.places[series.place]
-        rows.append(
-            SeriesRow(
-                slot,
-                place.tenant,
-                place.cluster,
-                series.service,
-                series.metric,
-                series.kind,
-                series.unit,
-                series.attributes,
-                series.series_id,
-            )
-        )
-    return rows

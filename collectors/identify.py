@@ -232,15 +232,17 @@ class Identifier:
         attributes = merged(stream.point, stream.resource)
         if len(attributes) > self._limits.attribute_count_max:
             raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
-        service = service_of(attributes)
-        kept = self._policy.kept(stream.metric, attributes)
-        if kept is None:
+        decision = self._policy.decide(self._catalog.places[stream.place].tenant, stream.metric, attributes)
+        if decision.kept is None:
             raise Unreadable(Reason.DROPPED_BY_POLICY)
+        # What rules may ask for all the same is a column of its own.
+        service = service_of(attributes)
+        kept = {name: decision.kept[name] for name in decision.kept if name in attributes}
         canonical = canonical_attributes(kept)
         if len(canonical) > self._limits.attributes_bytes_max:
             raise Unreadable(Reason.ATTRIBUTES_TOO_LARGE)
         series, folded = self._catalog.slot(
-            stream.place, service, stream.metric, stream.kind.row_kind, stream.unit, canonical
+            stream.place, service, stream.metric, stream.kind.row_kind, stream.unit, canonical, decision.treatment
         )
         if notes is not None:
             if folded:

@@ -52,7 +52,8 @@ CREATE TABLE IF NOT EXISTS handed (only INTEGER PRIMARY KEY CHECK (only = 1), se
 CREATE TABLE IF NOT EXISTS merged (sequence INTEGER PRIMARY KEY, seconds INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS series (
     slot INTEGER PRIMARY KEY, tenant TEXT NOT NULL, cluster TEXT NOT NULL, service TEXT NOT NULL, metric TEXT NOT NULL,
-    kind TEXT NOT NULL, unit TEXT NOT NULL, attributes TEXT NOT NULL, series_id INTEGER NOT NULL);
+    kind TEXT NOT NULL, unit TEXT NOT NULL, attributes TEXT NOT NULL, series_id INTEGER NOT NULL,
+    treatment TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS lives (segment INTEGER PRIMARY KEY AUTOINCREMENT, rows INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seen (
     segment INTEGER PRIMARY KEY AUTOINCREMENT, time_ns_max INTEGER NOT NULL, hashes BLOB NOT NULL);
@@ -99,6 +100,7 @@ class SeriesRow:
     unit: str
     attributes: str
     series_id: int
+    treatment: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ class StateFile:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            columns = [row[1] for row in self._db.execute("PRAGMA table_info(series)")]
+            if "treatment" not in columns:
+                self._db.execute("ALTER TABLE series ADD COLUMN treatment TEXT NOT NULL DEFAULT ''")
 
     def meta(self, *, inbox_id: str, now_ns: int) -> Meta:
         """The state's head; made at the folder's birth.
@@ -169,11 +174,11 @@ class StateFile:
         """All series, by slot."""
         with self._named():
             for row in self._db.execute(
-                "SELECT series_id, slot, tenant, cluster, service, metric, kind, unit, attributes FROM series "
-                "ORDER BY slot"
+                "SELECT slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment "
+                "FROM series ORDER BY slot"
             ):
-                (identity, slot, tenant, cluster, service, metric, kind, unit, attributes) = row
-                yield SeriesRow(slot, tenant, cluster, service, metric, kind, unit, attributes, identity % 2**64)
+                (slot, tenant, cluster, service, metric, kind, unit, attributes, key, treatment) = row
+                yield SeriesRow(slot, tenant, cluster, service, metric, kind, unit, attributes, key % 2**64, treatment)
 
     def lives(self) -> list[pa.Table]:
         """Segments of lives, the oldest first."""
@@ -346,8 +351,8 @@ class StateFile:
             self._db.execute("DELETE FROM series")
         self._db.executemany(
             "INSERT OR REPLACE INTO series "
-            "(slot, tenant, cluster, service, metric, kind, unit, attributes, series_id) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "(slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             _series_tuples(flush.series),
         )
         if flush.lives_whole:
@@ -397,6 +402,7 @@ def _series_tuples(rows: Iterable[SeriesRow]) -> Iterator[tuple[object, ...]]:
             row.unit,
             row.attributes,
             _signed(row.series_id),
+            row.treatment,
         )
 
 

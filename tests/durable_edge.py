@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from catchment.algebra.merge import merge
 from catchment.columns import LANES
-from catchment.config import Policies
+from catchment.config_policies import Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
-from collectors import life_table
-from collectors.catalog import Catalog, Series
+from collectors import life_table, series_table
+from collectors.catalog import Catalog
 from collectors.content import PROTOBUF
 from collectors.edge import Edge
 from collectors.flush import Flusher
@@ -44,9 +44,7 @@ class DurableEdge:
         self.state = StateFile(self._path)
         meta = self.state.meta(inbox_id=INBOX_ID, now_ns=ns(BORN_SECONDS))
         catalog, lives = Catalog(self._limits), Lives(meta.known_since_ns, self._limits.baseline_buckets_max)
-        for row in self.state.series():
-            series = Series(0, row.service, row.metric, row.kind, row.unit, row.attributes, row.series_id)
-            catalog.restore(row.tenant, row.cluster, series)
+        series_table.restore(catalog, self.state.series())
         life_table.restore(lives, self.state.lives())
         seen = SeenPoints(self._limits.seen_points_max, meta.seen_horizon_ns)
         for segment in self.state.seen():

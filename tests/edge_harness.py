@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from catchment.config import Policies
+from catchment.config_policies import Policies
 from catchment.errors import Invalid
 from catchment.histogram import unpack
 from catchment.limits import Limits

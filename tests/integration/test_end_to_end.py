@@ -388,6 +388,6 @@ def test_what_the_page_for_senders_shows_works(stack: Stack, tmp_path: Path) -> 
     config.write_text(settings["policies"])
     policy = Policy(load(config).policies)
     attributes = {"host.name": "h", "device": "sda", "user_agent.original": "x", "k8s.pod.name": "p"}
-    assert policy.kept("system.disk.io", attributes) == {"host.name": "h", "device": "sda"}
-    assert policy.kept("http.server.duration", attributes) == {"host.name": "h", "device": "sda"}
-    assert policy.kept("jvm.buffer.count", attributes) is None
+    assert policy.decide("acme", "system.disk.io", attributes).kept == {"host.name": "h", "device": "sda"}
+    assert policy.decide("acme", "http.server.duration", attributes).kept == {"host.name": "h", "device": "sda"}
+    assert policy.decide("acme", "jvm.buffer.count", attributes).kept is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from catchment.config import MetricPolicy, Policies
+from catchment.config_policies import MetricPolicy, Policies
 from catchment.errors import ConfigFaults, Reject
 from collectors.scrape.record import Reading
 from tests.clients.targets import Target, scraping, serving

@@ -52,7 +52,7 @@ def digests_of(drained: list[Drained], edge: EdgeHarness) -> Counter[tuple[str, 
     """The digests of any number of flushes, added up by tenant, cluster and window."""
     result: Counter[tuple[str, str, int]] = Counter()
     for each in drained:
-        for (slot, window_ns), digest in each.digests.items():
+        for (slot, _, window_ns), digest in each.digests.items():
             place = edge.catalog.places[slot]
             key = (place.tenant, place.cluster, window_ns)
             result[key] = (result[key] + digest) % 2**64

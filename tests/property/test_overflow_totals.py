@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from catchment.config import Policies
+from catchment.config_policies import Policies
 from catchment.limits import Limits
 from tests.edge_harness import EdgeHarness, Row
 from tests.edge_reference import Cell, Key

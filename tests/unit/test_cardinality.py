@@ -11,7 +11,7 @@ import pytest
 from catchment.algebra.distinct import estimate
 from catchment.algebra.merge import merge
 from catchment.columns import CARDINALITY
-from catchment.config import Policies
+from catchment.config_policies import Policies
 from catchment.limits import Limits
 from collectors.cardinality import Cardinality, rows_by_tenant
 from collectors.catalog import OVERFLOW_METRIC, Catalog

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catchment.config import MetricPolicy, Policies
+from catchment.config_policies import MetricPolicy, Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
 from catchment.reach import Reach

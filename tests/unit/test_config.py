@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catchment.cli.config import described
-from catchment.config import DEFAULT_DROP, Config, Policies, Profile
+from catchment.config import Config, Profile
 from catchment.config_build import mapping_of
 from catchment.config_kafka import KafkaTls
 from catchment.config_load import load, load_text, write
+from catchment.config_policies import DEFAULT_DROP, Policies
 from catchment.config_yaml import Surroundings
 from catchment.errors import ConfigFaults
 from catchment.limits import Limits
@@ -129,6 +130,12 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("policies: {metrics: [{match: a, drop_metric: perhaps}]}", "expected true or false"),
         ("policies: {metrics: [{match: a, drop_metric: true, keep: [b]}]}", "drop_metric drops all of it"),
         ("retention: {metrics_1m: forever}", "retention.metrics_1m = 'forever': expected a duration"),
+        ("policies: {metrics: [{match: a, tenant: b, drop: [c]}]}", "unknown key; did you mean tenants?"),
+        ("policies: {metrics: [{match: a, attributes: [b], drop: [c]}]}", "expected keys with texts"),
+        ("policies: {metrics: [{match: a, tenants: [''], drop: [c]}]}", "tenants[0]: an empty glob matches nothing"),
+        ("policies: {version: a b}", "policies.version: 'a b' is no name"),
+        ("policies: absent.yaml", "policies.file = 'absent.yaml': cannot be read: No such file"),
+        ("policies: [a]", "policies: expected keys with values"),
         ("policies: {reach: planet}", "policies.reach = 'planet': expected one of cluster, region, global"),
         ("policies: {metrics: [{match: a, drop_metric: true, reach: region}]}", "remove reach, or drop_metric"),
         ("zone: a_b", "zone: 'a_b' is not the name of a place"),
@@ -275,8 +282,56 @@ def test_faults_of_kafka_and_tls(text: str, fault: str) -> None:
 
 def test_the_version_of_policies_changes_with_their_content() -> None:
     """Equal policies have one version, others another, so that a row tells which was in force."""
-    assert Policies().version == Policies(DEFAULT_DROP).version
+    assert Policies().version == Policies(default_drop=DEFAULT_DROP).version
     assert Policies().version != Policies(default_drop=("a",)).version
+
+
+POLICIES = (
+    "version: 7\ndefault_drop: [pod]\nmetrics: [{match: a, tenants: [t], attributes: {b: c*}, drop: ['${env:D}']}]\n"
+)
+
+
+def test_policies_may_have_a_file_of_their_own(tmp_path: Path) -> None:
+    """`policies: FILE` and `policies: {file: FILE}` read it, with its expansions; what is written has it all inline."""
+    file, path = tmp_path / "policies.yaml", tmp_path / "catchment.yaml"
+    file.write_text(POLICIES)
+    found = []
+    for said in (str(file), f"{{file: {file}}}"):
+        path.write_text(f"{SMALLEST}policies: {said}\n")
+        found.append(load(path, env={"D": "${env:X}"}))
+    assert found[0] == found[1]
+    policies = found[0].policies
+    assert (policies.file, policies.default_drop, policies.metrics[0].drop) == (file, ("pod",), ("${env:X}",))
+    assert policies.metrics[0].attributes == {"b": "c*"}
+    path.write_text(f"{SMALLEST}policies: {{{POLICIES.strip().replace(chr(10), ', ')}}}\n")
+    inline = load(path, env={"D": "${env:X}"}).policies
+    assert inline.version == policies.version and policies.version.startswith("7+")
+    write(found[0], path)
+    file.unlink()
+    assert load(path, env={}).policies == inline
+
+
+def test_faults_of_a_policies_file_name_its_lines_along_with_all_others(tmp_path: Path) -> None:
+    """Both files' faults are reported at once, each with its own file, line, key and what would be right."""
+    file, path = tmp_path / "policies.yaml", tmp_path / "catchment.yaml"
+    file.write_text(
+        "default_drops: [a]\nfile: x\nmetrics:\n- {match: a}\n- {match: b, reach: moon}\n"
+        "- {match: c, drop_metric: perhaps}\n"
+    )
+    path.write_text(f"region: X\npolicies:\n  file: {file}\n  reach: global\n")
+    with pytest.raises(ConfigFaults) as caught:
+        load(path)
+    assert sorted(line.removeprefix(f"{tmp_path}/") for line in caught.value.faults) == [
+        "catchment.yaml:1: region: 'X' is not a region's name; expected 1 to 40 of a-z, 0-9 and -",
+        f"catchment.yaml:4: policies.reach: the policies stand in {file}; move it there",
+        "policies.yaml:1: default_drops: unknown key; did you mean default_drop?",
+        "policies.yaml:2: file: this is that file; remove it",
+        "policies.yaml:4: metrics[0]: says nothing; give keep, drop, reach or drop_metric",
+        "policies.yaml:5: metrics[1].reach = 'moon': expected one of cluster, region, global",
+        "policies.yaml:5: metrics[1]: says nothing; give keep, drop, reach or drop_metric",
+        "policies.yaml:6: metrics[2].drop_metric = 'perhaps': expected true or false",
+        "policies.yaml:6: metrics[2]: says nothing; give keep, drop, reach or drop_metric",
+    ]
 
 
 def test_an_unreadable_file_is_a_fault(tmp_path: Path) -> None:

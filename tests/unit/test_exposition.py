@@ -9,7 +9,7 @@ import prometheus_client as prom
 import prometheus_client.openmetrics.exposition as openmetrics
 import pytest
 
-from catchment.config import MetricPolicy, Policies
+from catchment.config_policies import MetricPolicy, Policies
 from catchment.errors import Invalid
 from collectors.records import Outcome
 from collectors.scrape.record import CONTENT_TYPE, Reading, Record

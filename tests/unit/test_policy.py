@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from catchment.config import MetricPolicy, Policies
+from catchment.config_policies import MetricPolicy, Policies
+from catchment.envelope import decode
+from catchment.limits import Limits
 from catchment.reach import Reach
-from collectors.lane_rows import LaneRows, by_reach
+from collectors.lane_rows import metric_lanes
 from collectors.policy import Policy
 from collectors.records import Outcome
-from tests.edge_harness import EdgeHarness
-from tests.otlp import body, counter, number
+from tests.durable_edge import DurableEdge
+from tests.edge_harness import EdgeHarness, Row
+from tests.otlp import body, counter, gauge, number
 
 ATTRIBUTES = {"route": "/", "k8s.pod.name": "p", "host.name": "h", "zone": "z", "resource.k8s.pod.name": "q"}
 
 
 def _kept(policies: Policies, metric: str = "http.server.duration") -> list[str] | None:
-    kept = Policy(policies).kept(metric, ATTRIBUTES)
+    kept = Policy(policies).decide("acme", metric, ATTRIBUTES).kept
     return None if kept is None else sorted(kept)
 
 
@@ -68,8 +72,8 @@ def test_globs_match_whole_names_and_their_case() -> None:
 def test_names_with_newlines_cannot_slip_through() -> None:
     """A hostile name is matched like any other."""
     policy = Policy(Policies(metrics=(MetricPolicy(match="secret*", drop_metric=True),)))
-    assert policy.kept("secret\nthing", {}) is None
-    kept = Policy(Policies(default_drop=("user.*",))).kept("m", {"user.\nid": 1, "user.id": 2})
+    assert policy.decide("t", "secret\nthing", {}).kept is None
+    kept = Policy(Policies(default_drop=("user.*",))).decide("t", "m", {"user.\nid": 1, "user.id": 2}).kept
     assert kept == {}
 
 
@@ -77,9 +81,9 @@ def test_the_memory_of_names_is_bounded() -> None:
     """However many names senders make up, only some thousands are remembered, and the answers stay right."""
     policy = Policy()
     for i in range(10_000):
-        assert policy.kept("m", {f"made.up.{i}": 1}) != {}
-    assert policy._default.cache_info().currsize <= 4096  # type: ignore[attr-defined]
-    assert policy.kept("m", {"k8s.pod.name": 1}) == {}
+        assert policy.decide("t", "m", {f"made.up.{i}": 1}).kept != {}
+    assert policy._default.is_kept.cache_info().currsize <= 4096  # type: ignore[union-attr]
+    assert policy.decide("t", "m", {"k8s.pod.name": 1}).kept == {}
 
 
 def test_the_edge_folds_streams_that_differ_in_dropped_attributes() -> None:
@@ -117,8 +121,8 @@ def test_the_edge_keeps_per_metric() -> None:
     assert found == {"a": {"k8s.pod.name": "p"}, "b": {"route": "/"}}
 
 
-def test_the_reach_of_a_metric_is_that_of_its_entry_or_the_default() -> None:
-    """The first entry that matches decides, and the policy's own reach where that says nothing of it."""
+def test_the_reach_of_a_stream_is_that_of_its_rule_if_it_says_one() -> None:
+    """The first rule that matches decides; where it says nothing of reach, the policies' own holds for the rows."""
     rules = (
         MetricPolicy(match="sli.*", reach=Reach.GLOBAL),
         MetricPolicy(match="debug.*", keep=("route",), reach=Reach.CLUSTER),
@@ -126,23 +130,84 @@ def test_the_reach_of_a_metric_is_that_of_its_entry_or_the_default() -> None:
         MetricPolicy(match="http.server", reach=Reach.CLUSTER),
     )
     policy = Policy(Policies(reach=Reach.REGION, metrics=rules))
-    found = [policy.reach(metric).value for metric in ("sli.up", "debug.x", "http.server", "other")]
-    assert found == ["global", "cluster", "region", "region"]
-    assert Policy().reach("other") is Reach.GLOBAL
+    metrics = ("sli.up", "debug.x", "http.server", "other")
+    found = [policy.decide("t", metric, {}).treatment.reach for metric in metrics]
+    assert found == [Reach.GLOBAL, Reach.CLUSTER, None, None]
 
 
 def test_rows_are_parted_by_reach_when_they_leave() -> None:
-    """Each reach is a table with its own texts only, and the digest goes with one of them; one reach is left whole."""
-    harness = EdgeHarness()
-    body_ = body(*(counter(name, number(60, 5, start=1)) for name in ("sli.up", "debug.x", "other")))
-    harness.send(body_, at=60)
+    """Each reach is a table with its own texts only and the digest of its own points; one reach is left whole."""
+    rule = MetricPolicy(match="sli.*", reach=Reach.GLOBAL)
+    harness = EdgeHarness(policies=Policies(metrics=(rule,)))
+    harness.send(body(*(counter(name, number(60, 5, start=1)) for name in ("sli.up", "debug.x", "other"))), at=60)
     harness.flush(60)
-    (table,) = harness.drained[-1].rows.values()
-    policy = Policy(Policies(reach=Reach.REGION, metrics=(MetricPolicy(match="sli.*", reach=Reach.GLOBAL),)))
-    parts = by_reach(LaneRows("metrics_cluster", "t", table, 77), policy.reach)
-    assert [part.reach.value for part in parts] == ["region", "global"]
-    assert [sorted(part.table["metric"].unique().to_pylist()) for part in parts] == [["debug.x", "other"], ["sli.up"]]
-    assert [len(part.table["metric"].chunk(0).dictionary) for part in parts] == [2, 1]
-    assert sum(part.digest for part in parts) == 77
-    (whole,) = by_reach(LaneRows("metrics_cluster", "t", table, 77), lambda _: Reach.CLUSTER)
-    assert whole.table is table and (whole.reach, whole.digest) == (Reach.CLUSTER, 77)
+    drained = harness.drained[-1]
+    (table,) = drained.rows.values()
+    *parts, totals = metric_lanes(drained, harness.catalog, window_seconds=60, reach=Reach.REGION)
+    assert sorted(part.reach.value for part in parts) == ["global", "region"]
+    parts.sort(key=lambda part: part.reach.value)
+    assert [sorted(part.table["metric"].unique().to_pylist()) for part in parts] == [["sli.up"], ["debug.x", "other"]]
+    assert [len(part.table["metric"].chunk(0).dictionary) for part in parts] == [1, 2]
+    assert all(part.digest for part in parts)
+    assert sum(part.digest for part in parts) % 2**64 == totals.digest == totals.table["digest"][0].as_py()
+    (whole, _) = metric_lanes(drained, harness.catalog, window_seconds=60, reach=Reach.GLOBAL)
+    assert whole.table is table and whole.reach is Reach.GLOBAL
+
+
+def test_a_rule_matches_by_tenant() -> None:
+    """Only streams of the tenants that its globs name; the next rule gets the others."""
+    rules = (
+        MetricPolicy(match="*", tenants=("trial-*", "acme"), keep=("zone",)),
+        MetricPolicy(match="*", drop_metric=True),
+    )
+    policy = Policy(Policies(metrics=rules))
+    kept = {tenant: policy.decide(tenant, "m", {"zone": "a", "x": 1}) for tenant in ("acme", "trial-7", "acme-2")}
+    assert {tenant: decision.rule for tenant, decision in kept.items()} == {"acme": 0, "trial-7": 0, "acme-2": 1}
+    assert kept["trial-7"].kept == {"zone": "a"} and kept["acme-2"].kept is None
+
+
+def test_a_rule_matches_by_attributes_as_they_were_sent() -> None:
+    """All the names must be there with a value that fits, the resource's too, also those that are dropped then."""
+    attributes = {"k8s.pod.name": "batch-7", "tries": 3, "spot": True, "resource.zone": "z"}
+
+    def matches(**globs: str) -> bool:
+        rule = MetricPolicy(
+            match="*", attributes={name.replace("_", "."): glob for name, glob in globs.items()}, keep=("q",)
+        )
+        return Policy(Policies(metrics=(rule,))).decide("t", "m", attributes).rule == 0
+
+    assert matches(k8s_pod_name="batch-*") and matches(tries="3", spot="true") and matches(resource_zone="*")
+    assert not matches(k8s_pod_name="Batch-*")
+    assert not matches(k8s_pod_name="batch-*", absent="*")
+    assert not matches(spot="True")
+
+
+def test_a_rule_may_ask_for_the_service_which_no_series_has_as_attribute() -> None:
+    """service.name is matched like any attribute and stays a column of its own, whatever keep says."""
+    rule = MetricPolicy(match="*", attributes={"service.name": "shop"}, keep=("service.*", "route"))
+    edge = EdgeHarness(policies=Policies(metrics=(rule,)))
+    for service in ("shop", "cart"):
+        point = number(10, 5, attributes={"route": "/", "user": "u"})
+        edge.send(body(gauge("level", point), resource={"service.name": service}), at=10)
+    found = {row["service"]: json.loads(row["attributes"]) for row in edge.flush(11)}
+    assert found == {"shop": {"route": "/"}, "cart": {"route": "/", "user": "u"}}
+
+
+def test_equal_series_of_different_rules_are_kept_apart_until_they_leave(tmp_path: Path) -> None:
+    """Two pods' streams fold to one series id, but one goes to the globe and one stays; so too after a restart."""
+    rule = MetricPolicy(match="*", attributes={"k8s.pod.name": "debug-*"}, reach=Reach.CLUSTER)
+    edge = DurableEdge(tmp_path, Limits(), Policies(metrics=(rule,)))
+    for at in (10.0, 20.0):
+        for pod, value in (("debug-1", 1), ("web-1", 2)):
+            edge.send(body(gauge("level", number(at, value, attributes={"k8s.pod.name": pod}))), at)
+        edge.flush(at)
+        edge.crash()
+    edge.flush(400.0)
+    found: dict[str, list[Row]] = {}
+    for envelope in [decode(row.value) for row in edge.outbox() if row.lane == "metrics_cluster"]:
+        found.setdefault(envelope.header.reach, []).extend(envelope.rows.to_pylist())
+    assert {reach: sum(row["integral"] for row in rows) for reach, rows in found.items()} == {
+        "cluster": 1 * 310.0,
+        "global": 2 * 310.0,
+    }
+    assert len({row["series_id"] for rows in found.values() for row in rows}) == 1

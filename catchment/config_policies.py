@@ -1,0 +1,118 @@
+"""The part of the configuration that says what is kept of each metric: a document of its own, with a version.
+
+It stands in the configuration, or in a file that the configuration names (`catchment.config_load`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catchment.identity import canonical_attributes, hash_parts
+from catchment.reach import Reach
+from catchment.setting import setting
+
+# Instance-level attributes: each names one process, container, pod or host, and would make every restart a new series.
+DEFAULT_DROP = (
+    "service.instance.id",
+    "process.*",
+    "container.*",
+    "host.*",
+    "os.*",
+    "k8s.pod.*",
+    "k8s.container.*",
+    "k8s.node.uid",
+    "k8s.replicaset.*",
+    "telemetry.sdk.*",
+    "telemetry.distro.*",
+)
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+
+
+@dataclass(frozen=True)
+class MetricPolicy:
+    """What is kept of the streams that a rule matches. The first rule that matches decides."""
+
+    match: str = setting(text="a glob over metric names, such as http.server.*")
+    tenants: tuple[str, ...] = setting((), "globs; only streams of these tenants match")
+    attributes: Mapping[str, str] = setting(
+        factory=dict,
+        text="name: glob; only streams that have all these attributes, with such values, match; as they are before "
+        "anything is dropped, the point's and the resource's together",
+    )
+    keep: tuple[str, ...] = setting((), "globs; only these attributes are kept, whatever default_drop says")
+    drop: tuple[str, ...] = setting((), "globs; these attributes are dropped besides")
+    drop_metric: bool = setting(
+        False, "drop the whole metric", consequence="its points are counted as dropped by policy"
+    )
+    reach: Reach | None = setting(None, "how far its cluster rows go: cluster, region or global; else policies.reach")
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Which attributes of a stream make its series."""
+
+    file: Path | None = setting(
+        None, "file that holds all the other keys instead; `policies: FILE` says the same; read again when it changes"
+    )
+    label: str = setting(
+        "",
+        "a name of yours for this state of the policies, such as 7 or 2026-11-26; the version that travels with the "
+        "rows is it and 12 hexadecimal digits that change with the content",
+        key="version",
+    )
+    default_drop: tuple[str, ...] = setting(
+        DEFAULT_DROP,
+        "globs of attributes that no series keeps",
+        consequence="streams that differ in these only become one series",
+    )
+    reach: Reach = setting(
+        Reach.GLOBAL,
+        "how far cluster rows go: cluster, region (a store of its own) or global; region rows always go to the globe",
+        consequence="SQL of the globe has rows of regions only, not of single clusters, for what does not go so far",
+    )
+    metrics: tuple[MetricPolicy, ...] = setting((), "rules, for what the other keys do not fit")
+
+    @property
+    def version(self) -> str:
+        """A short name that changes with the content: 12 hexadecimal digits, behind the author's own name and a +."""
+        content = f"{hash_parts('policies', canonical_attributes(self._content())):016x}"[:12]
+        return f"{self.label}+{content}" if self.label else content
+
+    def _content(self) -> dict[str, Any]:
+        """What the version is made of; without keys that say nothing, so that one added to the program changes none."""
+        added = ("tenants", "attributes")
+        rules = [
+            {name: value for name, value in dataclasses.asdict(rule).items() if value or name not in added}
+            for rule in self.metrics
+        ]
+        return {"default_drop": self.default_drop, "reach": self.reach, "metrics": rules}
+
+
+def faults_of_policies(policies: Policies) -> list[tuple[str, str]]:
+    """What is wrong beyond the type of one key: (key below ``policies``, what is wrong and what would be right)."""
+    faults = []
+    if policies.label and not _LABEL.fullmatch(policies.label):
+        faults.append(
+            ("version", f"{policies.label!r} is no name; expected 1 to 40 of A-Z, a-z, 0-9, dot, _ and -, such as 7")
+        )
+    for index, rule in enumerate(policies.metrics):
+        faults += [(f"metrics[{index}]{key}", says) for key, says in _rule_faults(rule)]
+    return faults
+
+
+def _rule_faults(rule: MetricPolicy) -> list[tuple[str, str]]:
+    faults = []
+    if rule.drop_metric and (rule.keep or rule.drop):
+        faults.append(("", "drop_metric drops all of it; remove keep and drop, or drop_metric"))
+    if rule.drop_metric and rule.reach is not None:
+        faults.append(("", "drop_metric drops all of it; remove reach, or drop_metric"))
+    if not (rule.drop_metric or rule.keep or rule.drop or rule.reach is not None):
+        faults.append(("", "says nothing; give keep, drop, reach or drop_metric"))
+    for key, globs in (("tenants", rule.tenants), ("keep", rule.keep), ("drop", rule.drop)):
+        faults += [(f".{key}[{at}]", "an empty glob matches nothing") for at, glob in enumerate(globs) if not glob]
+    return faults
