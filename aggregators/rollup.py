@@ -14,6 +14,7 @@ Rules:
    ``aggregator``, reason ``sum_overflow``, unit ``rows``, in its own window. It is counted where it first overflows.
 6. An output has at most ``rows_max`` rows and, encoded, ``bytes_max`` bytes: a message is one insert, which the loader
    neither splits nor combines.
+7. An output names the policy versions of all its inputs, the first few in order, with commas between.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from catchment.errors import Bug
 from catchment.reach import Reach
 
 ROWS_MAX = 500_000
+# Clusters of a region seldom have more policies than this; an envelope's header must not grow with them.
+_VERSIONS_MAX = 8
+_MORE = "..."
 
 
 def roll_up(
@@ -108,7 +112,7 @@ def _merged(lane: str, inputs: list[Envelope], lanes: Collection[str], reach: Re
         return []
     merged = _checked(merge(rows, LANES[lane].columns), lane, _points(inputs))
     digest = sum(envelope.header.totals.digest for envelope in inputs) % 2**64
-    version = max(envelope.header.policy_version for envelope in inputs)
+    version = _versions(envelope.header.policy_version for envelope in inputs)
     return [_Merged(lane, merged, overflowed(rows, merged, LANES[lane].columns), version, digest, reach)]
 
 
@@ -125,12 +129,20 @@ def _merged_metrics(inputs: list[Envelope], lanes: Collection[str]) -> list[_Mer
         return clusters
     rows = pa.concat_tables([cluster.rows for cluster in clusters])
     region = _checked(to_region(rows), "metrics_region", _points(inputs))
-    version = max(cluster.policy_version for cluster in clusters)
+    version = _versions(cluster.policy_version for cluster in clusters)
     digest = sum(cluster.digest for cluster in clusters) % 2**64
     return [
         *clusters,
         _Merged("metrics_region", region, overflowed(rows, region, METRICS_REGION), version, digest),
     ]
+
+
+def _versions(texts: Iterable[str]) -> str:
+    """The policy versions of several envelopes as one text: each once, in order, the first few."""
+    named = {version for text in texts for version in text.split(",")} - {""}
+    versions = sorted(named - {_MORE})
+    more = [_MORE] if _MORE in named or len(versions) > _VERSIONS_MAX else []
+    return ",".join([*versions[:_VERSIONS_MAX], *more])
 
 
 def _points(inputs: list[Envelope]) -> int:

@@ -30,6 +30,8 @@ CRASH_POINTS: Mapping[str, str] = {
     "flush.written": "outbox, state and position are written; the transaction is open",
     "flush.committed": "the flush is real; the inbox still holds what it consumed",
     "flush.trimmed": "the inbox is trimmed; the forwarder does not know of the flush",
+    "policies.flushed": "all is flushed under the old policies; the new ones are not on disk",
+    "policies.changed": "the new policies are on disk and in force; no request was taken under them",
     "coarsen.read": "waiting envelopes are read and merged in memory; the outbox is as it was",
     "coarsen.written": "merged envelopes stand in the place of the others; the transaction is open",
     "coarsen.replaced": "the replacement is real; the flusher does not know of the sequences it used",

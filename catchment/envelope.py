@@ -55,7 +55,8 @@ class Header:
 
     ``producer`` is the random id of the writing folder or log, ``sequence`` its position there, so that
     (producer, sequence, lane, tenant) names an envelope for ever. ``reach`` (a value of `Reach`) says how far cluster
-    rows go; an envelope without it is of a writer that knew no other than ``global``.
+    rows go; an envelope without it is of a writer that knew no other than ``global``. ``policy_version`` is that of the
+    policies that its rows were made under; rows that an aggregator has merged may be of several, with commas between.
     """
 
     lane: str

@@ -10,7 +10,9 @@ Rules:
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
-4. Equal series of different treatments (`collectors.treatment`) have slots of their own.
+4. When policy changes, budgets begin anew: a series counts once a stream is in it again (`count_anew`), or the series
+   of before would leave no room for those of after. What no stream is in goes at one of the next flushes.
+5. Equal series of different treatments (`collectors.treatment`) have slots of their own.
 """
 
 from __future__ import annotations
@@ -112,6 +114,7 @@ class Catalog:
         self.treatments: list[Treatment] = []
         self._treatment_codes: dict[Treatment, int] = {}
         self._treatments_of_series = array("i")
+        self._is_counted = bytearray()
 
     def place(self, tenant: str, cluster: str) -> int:
         """The slot of a place."""
@@ -140,11 +143,11 @@ class Catalog:
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, attributes)
         known = self._series_slots.get((place, _key(identity, treatment)))
-        if known is not None:
+        if known is not None and self._is_counted[known]:
             return known, ""
         reason = self._over_budget(tenant, metric)
         if not reason and attributes != OVERFLOW_ATTRIBUTES:
-            return self._add(Series(place, service, metric, kind, unit, attributes, identity, treatment)), ""
+            return self._counted(known, Series(place, service, metric, kind, unit, attributes, identity, treatment)), ""
         # SDKs have overflow series too: what they folded is of the same budget as what is folded here.
         slot = self._overflow(place, service, metric, kind, unit, treatment)
         return slot, reason if reason or self.series[slot].metric == metric else "overflow_tenant"
@@ -157,22 +160,30 @@ class Catalog:
             return known
         return self._add(replace(series, place=place))
 
+    def count_anew(self) -> None:
+        """Let budgets begin anew (rule 4)."""
+        self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
+        self._bytes_per_tenant, self._overflow_bytes_per_tenant = Counter(), Counter()
+        self._is_counted = bytearray(len(self.series))
+
     def compact(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
         """Drop the series where ``used`` is false, so that budgets count only what lives.
 
         Returns:
             The new slot of each old one, -1 where it is gone.
         """
-        old = self.series
+        old, was_counted = self.series, self._is_counted
         self.series, self._series_slots, self._ids = [], {}, array("Q")
         self._places_of_series, self._treatments_of_series = array("i"), array("i")
         self._texts = {name: _TextColumn() for name in TEXT_COLUMNS}
-        self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
-        self._bytes_per_tenant, self._overflow_bytes_per_tenant = Counter(), Counter()
+        self.count_anew()
         moved = np.full(len(old), -1, np.int32)
         for slot in np.flatnonzero(used).tolist():
             place = self.places[old[slot].place]
-            moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
+            if was_counted[slot]:
+                moved[slot] = self.restore(place.tenant, place.cluster, old[slot])
+            else:
+                moved[slot] = self._add(old[slot], is_counted=False)
         return moved
 
     def full(self, tenant: str) -> str:
@@ -188,9 +199,9 @@ class Catalog:
         return max(of_tenant, default=(0, ""))[1]
 
     def attributes_of(self, tenant: str, metric: str) -> Iterator[str]:
-        """The attributes of all series of a tenant's metric, canonical JSON."""
-        for series in self.series:
-            if series.metric == metric and self.places[series.place].tenant == tenant:
+        """The attributes of all series of a tenant's metric that budgets count, canonical JSON."""
+        for series, is_counted in zip(self.series, self._is_counted, strict=True):
+            if is_counted and series.metric == metric and self.places[series.place].tenant == tenant:
                 yield series.attributes
 
     def _over_budget(self, tenant: str, metric: str) -> str:
@@ -204,7 +215,7 @@ class Catalog:
         tenant = self.places[place].tenant
         identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
         known = self._series_slots.get((place, _key(identity, treatment)))
-        if known is not None:
+        if known is not None and self._is_counted[known]:
             return known
         if (
             self._overflow_per_tenant[tenant] >= self._limits.series_per_tenant_max // 10 + 1
@@ -213,12 +224,21 @@ class Catalog:
             service, metric, unit, treatment = "", OVERFLOW_METRIC, "", PLAIN
             identity = series_id(tenant, service, metric, kind, unit, OVERFLOW_ATTRIBUTES)
             known = self._series_slots.get((place, identity))
-            if known is not None:
+            if known is not None and self._is_counted[known]:
                 return known
-        return self._add(Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity, treatment))
+        return self._counted(
+            known, Series(place, service, metric, kind, unit, OVERFLOW_ATTRIBUTES, identity, treatment)
+        )
 
-    def _add(self, series: Series) -> int:
-        slot = len(self.series)
+    def _counted(self, known: int | None, series: Series) -> int:
+        """The slot of a series that budgets do not count yet, and do from now on; ``known`` is None for a new one."""
+        if known is None:
+            return self._add(series)
+        self._count(series)
+        self._is_counted[known] = True
+        return known
+
+    def _count(self, series: Series) -> None:
         tenant = self.places[series.place].tenant
         size = len(series.attributes) + len(series.service) + len(series.metric) + len(series.unit)
         if series.attributes == OVERFLOW_ATTRIBUTES:
@@ -228,6 +248,12 @@ class Catalog:
             self._per_tenant[tenant] += 1
             self._per_metric[tenant, series.metric] += 1
             self._bytes_per_tenant[tenant] += size
+
+    def _add(self, series: Series, *, is_counted: bool = True) -> int:
+        slot = len(self.series)
+        if is_counted:
+            self._count(series)
+        self._is_counted.append(is_counted)
         self.series.append(series)
         self._series_slots[series.place, series.key] = slot
         for name, column in self._texts.items():

@@ -111,18 +111,21 @@ def widened(rows: pa.Table, seconds: int) -> pa.Table:
 
 
 def merged(envelopes: Sequence[Envelope], seconds: int) -> list[LaneRows]:
-    """Some envelopes' rows by lane, tenant and reach, in windows of at least ``seconds``, with the sums of digests."""
-    by_key: dict[tuple[str, str, str], list[Envelope]] = {}
+    """Some envelopes' rows in windows of at least ``seconds``, with the sums of digests.
+
+    Those of each lane, tenant, reach and policy version stay apart.
+    """
+    by_key: dict[tuple[str, str, str, str], list[Envelope]] = {}
     for envelope in envelopes:
         header = envelope.header
-        by_key.setdefault((header.lane, header.tenant, header.reach), []).append(envelope)
+        by_key.setdefault((header.lane, header.tenant, header.reach, header.policy_version), []).append(envelope)
     lanes = []
-    for (lane, tenant, reach), some in by_key.items():
+    for (lane, tenant, reach, version), some in by_key.items():
         rows = pa.concat_tables([envelope.rows for envelope in some])
         if lane in _WIDENED:
             rows = widened(rows, seconds)
         digest = sum(envelope.header.totals.digest for envelope in some) % 2**64
-        lanes.append(LaneRows(lane, tenant, merge(rows, LANES[lane].columns), digest, Reach(reach)))
+        lanes.append(LaneRows(lane, tenant, merge(rows, LANES[lane].columns), digest, Reach(reach), version))
     return lanes
 
 

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
+from catchment.config_policies import Policies
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Invalid, Retry
 from catchment.identity import canonical_attributes, hash_parts
@@ -24,7 +25,7 @@ from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
 from catchment.units import about, about_duration
-from collectors import life_table, series_table
+from collectors import life_table, policy_change, series_table
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
 from collectors.catalog import Catalog
@@ -36,6 +37,7 @@ from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
 from collectors.lives import Lives
 from collectors.policy import Policy
+from collectors.policy_change import PolicyChanges
 from collectors.rates import Rates
 from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
@@ -63,6 +65,7 @@ class Context(Protocol):
     stop: asyncio.Event
     watch: Callable[[], Sequence[str]] | None
     stalled: Callable[[], Sequence[str]] | None
+    adopt: Callable[[CollectorConfig], Awaitable[bool]] | None
 
 
 class Collector:
@@ -102,9 +105,10 @@ class Collector:
         seen = SeenPoints(limits.seen_points_max, min(meta.seen_horizon_ns, now_ns))
         for segment in self._state.seen():
             seen.restore(segment)
+        history = policy_change.opened(self._state, config.policies)
         self.edge = Edge(
             limits,
-            Policy(config.policies),
+            Policy(history.in_force),
             window_seconds=config.resolution_seconds,
             catalog=catalog,
             lives=lives,
@@ -127,10 +131,15 @@ class Collector:
             telemetry=telemetry,
         )
         self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
+        self._admit: Admit | None = None
         self._flush_soon = asyncio.Event()
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
-        replayed = self._pipeline.replay(self._flush_in_replay)
+        self._policies = PolicyChanges(
+            self._state, self.edge, history, lambda ns: self._flusher.flush(self._pipeline.applied, ns)
+        )
+        replayed = self._pipeline.replay(self._policies.replay_under, self._flush_in_replay)
+        self._policies.begin(config.policies, now_ns)
         if config.tenants is None and places and self._own.cluster not in {cluster for _, cluster in places}:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
             # Its tenants say nothing of that: what is scraped may be another's than what anonymous senders send.
@@ -143,7 +152,7 @@ class Collector:
         config = self._config
         tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
         certificates = Certificates(config.tls, log.info) if config.tls.is_on else None
-        admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
+        admit = self._admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
         scraper = self._scraper(admit)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
@@ -238,6 +247,32 @@ class Collector:
             waits.append(f"merged up to windows of {about_duration(ladder.waits.merged_seconds)}")
         return [f"{trouble}; {', '.join(waits)}"]
 
+    async def adopt(self, config: CollectorConfig) -> bool:
+        """Put what of another configuration can be in force without a restart: its policies.
+
+        Returns:
+            Whether that is all that it says.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        if replace(self._config, policies=config.policies) != config or self._admit is None:
+            return False
+        if config.policies.version != self.edge.policy.version:
+            await self._intake.between_batches(lambda: self._change_policies(config.policies))
+            self._admit.policy_version = self.edge.policy.version
+            self._forwarder.flushed()
+        self._config = config
+        return True
+
+    def _change_policies(self, policies: Policies) -> None:
+        """On the edge's thread."""
+        refusals, self._refusals = self._refusals, Counter()
+        self._count_flush(self._flush(refusals))
+        crash_point("policies.flushed")
+        self._policies.change(policies, self._clock())
+        crash_point("policies.changed")
+
     def close(self) -> None:
         """Let go of the folder."""
         self._pipeline.close()
@@ -310,12 +345,15 @@ class Collector:
             self._flush_trouble = f"flushing fails: {error}"
             log.warning("flush failed, everything is kept for the next", extra={"error": str(error)})
             return
+        self._count_flush(flushed)
+        self._forwarder.flushed()
+
+    def _count_flush(self, flushed: Flushed) -> None:
         for lane, rows in flushed.rows.items():
             self._telemetry.count(OwnMetric.FLUSHED_ROWS, rows, lane)
         self._telemetry.count(OwnMetric.POINTS_ACCEPTED, flushed.points, "metrics")
         for (reason, unit), count in flushed.drops.items():
             self._telemetry.count(OwnMetric.DROPS, count, "collector", "metrics", reason, unit)
-        self._forwarder.flushed()
 
     def _flush(self, refusals: Counter[tuple[Sender, str]]) -> Flushed:
         """On the edge's thread: a cut at what was applied so far. Once that is committed nothing below it makes it a
@@ -331,7 +369,7 @@ class Collector:
         own = self._own
         self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
         position = self._pipeline.applied
-        flushed = self._flusher.flush(position, now_ns)
+        flushed = self._flusher.flush(position, now_ns, policies=self._policies.trimmed(now_ns))
         crash_point("flush.committed")
         self._trim_trouble = self._merge_trouble = ""
         try:
@@ -395,6 +433,7 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     def ready() -> None:
         context.watch = collector.not_ready
         context.stalled = collector.stalled
+        context.adopt = collector.adopt
 
     try:
         await collector.run(context.stop, ready)

@@ -9,6 +9,7 @@ Rules:
 2. `drain` hands out everything applied since the last one. If its flush fails, `put_back` takes it back whole; rows are
    partials, so nothing has to be undone in the state of lives.
 3. Lives are evicted after a drain only. Those that staged points name by row stay, and the points follow their rows.
+4. A policy is changed when nothing is staged or accumulated: what comes before it and what after is told apart.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from collectors.kinds import Kind
 from collectors.lives import Lives
 from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_stale
 from collectors.policy import Policy
+from collectors.policy_history import Past
 from collectors.reasons import MEANING
 from collectors.records import Outcome, Received
 from collectors.remote_write import RemoteWrite
@@ -254,7 +256,7 @@ class Edge:
         """Drop lives without points for ``stream_idle_seconds``, dead ones, and the oldest where the table is full.
 
         Returns:
-            How many were dropped.
+            How many lives were dropped, or series if no lives were; 0 means that none has another number now.
         """
         size = len(self.lives)
         if self._pending.points or self._rows:
@@ -278,17 +280,32 @@ class Edge:
                 keep[lives] = True
         dropped = int(size - keep.sum())
         # Renumbering costs; a few rows more do not.
-        if dropped <= size // 100:
-            return 0
-        moved = self.lives.evict(keep)
-        self._identifier.forget_evicted(moved)
-        for staged in self._outstanding:
-            staged.follow(moved)
+        if dropped > size // 100:
+            moved = self.lives.evict(keep)
+            self._identifier.forget_evicted(moved)
+            for staged in self._outstanding:
+                staged.follow(moved)
+        else:
+            dropped = 0
         state, size = self.lives.columns, len(self.lives)
         used = np.zeros(len(self.catalog.series), np.bool_)
         used[state.series[:size]] = True
+        stale = int(len(used) - used.sum())
+        # Series go with their lives; those that lives have left for others, once they are many.
+        if not dropped and stale <= len(used) // 4:
+            return 0
         state.series[:size] = self.catalog.compact(used)[state.series[:size]]
-        return dropped
+        return dropped or stale
+
+    def remember(self, past: Sequence[Past]) -> None:
+        """Know the policies that dropped metrics before the one in force; at start."""
+        self._identifier.past = past
+
+    def change_policy(self, policy: Policy, past: Sequence[Past]) -> None:
+        """Put another policy in force; all that was staged is applied and drained (rule 4)."""
+        self.policy = policy
+        self._identifier.change(policy, past)
+        self.catalog.count_anew()
 
     def exploded(self, now_ns: int) -> Explosion | None:
         """What there is to tell of series that were folded since the last flush."""

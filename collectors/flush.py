@@ -7,6 +7,7 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +29,8 @@ from collectors.life_table import to_tables, touched_lives
 from collectors.reasons import SUM_OVERFLOW
 from collectors.seen import Segment
 from collectors.series_table import to_rows
-from collectors.state import Flush, Meta, StateFile
+from collectors.state import StateFile
+from collectors.state_records import Flush, Meta, PolicyRow
 
 # A row whose histogram has fewer intervals (16 bytes each) is not split: it is small, or large for another reason.
 _INTERVALS_SPLIT_MIN = 4096
@@ -145,8 +147,13 @@ class Flusher:
         self._whole = False
         self._coarsener = Coarsener(state, edge.window_seconds, self._sealed)
 
-    def flush(self, position: int, now_ns: int) -> Flushed:
+    def flush(self, position: int, now_ns: int, policies: Sequence[PolicyRow] | None = None) -> Flushed:
         """Make everything applied so far durable as rows, consumed up to ``position``.
+
+        Args:
+            position: of the inbox.
+            now_ns: the time of the flush.
+            policies: the ones to keep from now on; None for those that are.
 
         Raises:
             Retry: nothing changed; all is put back and goes with the next flush.
@@ -194,6 +201,7 @@ class Flusher:
                     seen_forgotten=self._unsaved_forgotten,
                     acknowledged=acknowledged,
                     writes=writes,
+                    policies=policies,
                 )
             )
         except BaseException:
@@ -254,7 +262,7 @@ class Flusher:
                 region=self._region,
                 producer=self.meta.inbox_id,
                 sequence=sequence + 1,
-                policy_version=self._edge.policy.version,
+                policy_version=part.policy_version or self._edge.policy.version,
                 digest=part.digest,
                 reach=part.reach,
             )

@@ -19,7 +19,8 @@ from catchment.limits import Limits
 from catchment.log.port import Log, OutMessage, Source, Writer
 from catchment.telemetry import OwnMetric, Telemetry
 from collectors.ladder import Ladder
-from collectors.state import OutboxRow, StateFile
+from collectors.state import StateFile
+from collectors.state_records import OutboxRow
 
 log = logging.getLogger(__name__)
 

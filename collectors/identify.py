@@ -9,6 +9,7 @@ costs no more than a good one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from collectors.hash_index import ABSENT, HashIndex
 from collectors.kinds import HAS_START, Kind
 from collectors.lives import Lives
 from collectors.policy import Policy
+from collectors.policy_history import Past
 from collectors.reasons import Reason
 
 Int32s = npt.NDArray[np.int32]
@@ -51,6 +53,7 @@ class Identifier:
     def __init__(self, limits: Limits, policy: Policy, catalog: Catalog, lives: Lives) -> None:
         self._limits = limits
         self._policy = policy
+        self.past: Sequence[Past] = ()
         self._catalog = catalog
         self._lives = lives
         self.cardinality = Cardinality(limits, catalog)
@@ -66,6 +69,17 @@ class Identifier:
         self._raw = HashIndex(int(kept.sum()))
         self._key_of_life = np.zeros(0, np.uint64)
         self._insert(keys[kept], values[kept])
+
+    def change(self, policy: Policy, past: Sequence[Past]) -> None:
+        """Put another policy in force: every stream is looked at again when it comes. Its life goes on.
+
+        Args:
+            policy: from now on.
+            past: those before it that dropped metrics.
+        """
+        self._policy, self.past = policy, past
+        self._raw = HashIndex()
+        self._key_of_life = np.zeros(0, np.uint64)
 
     def identify(self, decoded: Decoded, places: Int32s, usable: list[Bools]) -> Identified:
         """The life of each point.
@@ -172,6 +186,7 @@ class Identifier:
         known = self._lives.find(ids, starts[rows[readable]])
         values[readable] = known
         series = np.zeros(len(rows), np.int32)
+        dropped: list[int] = []
         # Of known lives too: they may come from before a restart, and the policy may be another since.
         for i in readable.tolist():
             stream = streams[i]
@@ -179,8 +194,12 @@ class Identifier:
             try:
                 series[i] = self._series(stream, notes if values[i] == ABSENT else None)
             except Unreadable as error:
+                if error.reason is Reason.DROPPED_BY_POLICY and values[i] != ABSENT:
+                    dropped.append(values[i])
                 values[i] = _REASON_BASE - error.reason
-        self._move_series(values[readable[known != ABSENT]], series[readable[known != ABSENT]])
+        self._lives.drop(np.array(dropped, np.int32))
+        of_known = readable[(known != ABSENT) & (values[readable] >= 0)]
+        self._move_series(values[of_known], series[of_known], HAS_START[kinds[rows[of_known]]])
         new = readable[known == ABSENT]
         new = new[values[new] == ABSENT]
         room = max(self._limits.streams_max - len(self._lives), 0)
@@ -192,15 +211,27 @@ class Identifier:
                 starts[rows[new]],
                 series[new],
             )
+            if self.past:
+                self._begin_late(values[new], [streams[i] for i in new.tolist()], starts[rows[new]])
         return values
 
-    def _move_series(self, lives: Int32s, series: Int32s) -> None:
-        """Give known lives the series that policy says today; negative ones are dropped by it."""
+    def _move_series(self, lives: Int32s, series: Int32s, cumulative: Bools) -> None:
+        """Give known lives the series that policy says today, also where it has dropped them until now."""
         columns = self._lives.columns
-        rows = np.flatnonzero(lives >= 0)
-        rows = rows[columns.series[lives[rows]] != series[rows]]
+        again = np.flatnonzero(columns.dropped[lives])
+        if len(again):
+            self._lives.take_again(lives[again], cumulative[again])
+        rows = np.flatnonzero(columns.series[lives] != series)
         columns.series[lives[rows]] = series[rows]
         columns.touched[lives[rows]] = True
+
+    def _begin_late(self, lives: Int32s, streams: list[_Stream | None], starts: npt.NDArray[np.int64]) -> None:
+        """Let new lives begin with a baseline that were dropped until now."""
+        for life, stream, start_ns in zip(lives.tolist(), streams, starts.tolist(), strict=True):
+            assert stream is not None
+            attributes, tenant = merged(stream.point, stream.resource), self._catalog.places[stream.place].tenant
+            if any(past.dropped(tenant, stream.metric, attributes, start_ns) for past in self.past):
+                self._lives.columns.floor_ns[life] = max(int(self._lives.columns.floor_ns[life]), start_ns)
 
     def _add_lives(self, ids: UInt64s, starts: npt.NDArray[np.int64], series: Int32s) -> Int32s:
         """Begin lives; two raw keys of one stream (its attributes in another order) share one."""

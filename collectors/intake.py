@@ -10,7 +10,9 @@ Rules:
    before it is fsynced; a smaller one waits until that is answered and applied, and then at most ``gather_ms_max`` for
    as many requests as the last batch had, whose senders are about to come back. A lone sender waits for nobody.
 3. Work on the edge (stage, apply, flush) runs on one thread, in order; the fsync on another.
-4. What waits is bounded by ``intake_queue_bytes_max``; beyond it senders are told to come back.
+4. A request is taken under the policies that are in force when it is staged, and its record names them. They change
+   between two batches, when nothing is staged that is not applied (`between_batches`).
+5. What waits is bounded by ``intake_queue_bytes_max``; beyond it senders are told to come back.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from catchment.crash import crash_point
@@ -81,10 +83,11 @@ class Pipeline:
         self.edge.apply(staged, requests)
         self.applied = position
 
-    def replay(self, after_batch: Callable[[int], None]) -> int:
+    def replay(self, under: Callable[[str, int], None], after_batch: Callable[[int], None]) -> int:
         """Apply what the inbox holds behind the consumed position; at start, on the caller's thread.
 
         Args:
+            under: puts the policies of a version in force, at the time (ns, UTC) when the next request was received.
             after_batch: told after each batch when the last of its requests was received, in ns.
 
         Returns:
@@ -94,7 +97,13 @@ class Pipeline:
         end = self.applied
         requests: list[Received] = []
         payloads: list[bytes] = []
+        version = self.edge.policy.version
         for position, received in self.inbox.replay(self.applied):
+            if received.policy_version != version:
+                count += self._replay_batch(requests, payloads, end)
+                requests, payloads, size = [], [], 0
+                version = received.policy_version
+                under(version, received.received_ns)
             end = position
             try:
                 # Taken under the limits of then, which may have been wider.
@@ -155,6 +164,7 @@ class EdgeIntake:
         self._requests_before = 0
         self._none_under_way = asyncio.Event()
         self._none_under_way.set()
+        self._staging = asyncio.Lock()
         self._writer = ThreadPoolExecutor(1, "inbox")
         self.commit_seconds: Callable[[float], None] = lambda seconds: None
         self.applied: Callable[[], None] = lambda: None
@@ -193,6 +203,12 @@ class EdgeIntake:
             writing.cancel()
             self._writer.shutdown()
 
+    async def between_batches(self, work: Callable[[], T]) -> T:
+        """Do something on the edge's thread while nothing is staged that is not applied; the next batch waits."""
+        async with self._staging:
+            await self._none_under_way.wait()
+            return await self._pipeline.run(work)
+
     def close(self) -> None:
         """Take no more; what was submitted is still finished."""
         self._closed = True
@@ -214,13 +230,14 @@ class EdgeIntake:
                 self._arrived.clear()
                 continue
             await self._gather()
-            waiting = self._take()
-            self._requests_before = len(waiting)
-            batch, later = await self._pipeline.run(lambda waiting=waiting: self._unpack(waiting))  # type: ignore[misc]
-            self._queue.extendleft(reversed(later))
-            if batch.waiting:
-                self._none_under_way.clear()
-                await self._staged.put(batch)
+            async with self._staging:
+                waiting = self._take()
+                self._requests_before = len(waiting)
+                batch, later = await self._pipeline.run(lambda waiting=waiting: self._unpack(waiting))  # type: ignore[misc]
+                self._queue.extendleft(reversed(later))
+                if batch.waiting:
+                    self._none_under_way.clear()
+                    await self._staged.put(batch)
 
     async def _gather(self) -> None:
         """Let a small batch grow (rule 2)."""
@@ -258,7 +275,10 @@ class EdgeIntake:
         good: list[_Waiting] = []
         payloads: list[bytes] = []
         size = 0
+        version = self._pipeline.edge.policy.version
         for i, one in enumerate(waiting):
+            if one.received.policy_version != version:
+                one.received = replace(one.received, policy_version=version)
             if size > _UNCOUNTED_BYTES_MAX:
                 return self._stage(good, payloads), waiting[i:]
             try:

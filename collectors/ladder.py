@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 
 from catchment.limits import Limits
 from catchment.units import about
-from collectors.state import OutboxRow, StateFile
+from collectors.state import StateFile
+from collectors.state_records import OutboxRow
 
 # Each takes a fraction of a second, in which nothing is decoded.
 _MERGES_PER_FLUSH = 4

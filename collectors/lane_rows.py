@@ -19,13 +19,17 @@ from collectors.edge import Drained
 
 @dataclass(frozen=True)
 class LaneRows:
-    """Rows of one lane, tenant and reach, and the digest of their points."""
+    """Rows of one lane, tenant and reach, and the digest of their points.
+
+    ``policy_version`` is that of envelopes that the rows were in before; "" for the one in force.
+    """
 
     lane: str
     tenant: str
     table: pa.Table
     digest: int = 0
     reach: Reach = Reach.GLOBAL
+    policy_version: str = ""
 
 
 _Digests = dict[tuple[str, int], int]

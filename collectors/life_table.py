@@ -43,7 +43,7 @@ def restore(lives: Lives, segments: list[pa.Table]) -> None:
     if not segments:
         return
     # By name: a later version's columns are its own, and only in the segments that it wrote.
-    table = pa.concat_tables([segment.select([*_COLUMNS, "buckets"]) for segment in segments])
+    table = pa.concat_tables([_known(segment) for segment in segments])
     ids, starts = table["stream_id"].to_numpy(), table["start_ns"].to_numpy()
     order = np.lexsort((np.arange(len(ids)), starts, ids))
     last = np.ones(len(ids), np.bool_)
@@ -52,6 +52,14 @@ def restore(lives: Lives, segments: list[pa.Table]) -> None:
     parts = [_buckets(chunk) for chunk in table["buckets"].chunks]
     offsets, keys, counts = take_histograms(concat_histograms(parts), rows)
     lives.load({name: table[name].to_numpy()[rows] for name in _COLUMNS}, offsets, keys, counts)
+
+
+def _known(segment: pa.Table) -> pa.Table:
+    """The columns that this program knows; of an earlier one's the later ones are empty."""
+    for name in _COLUMNS:
+        if name not in segment.column_names:
+            segment = segment.append_column(name, pa.array(np.zeros(segment.num_rows, DTYPES[name])))
+    return segment.select([*_COLUMNS, "buckets"])
 
 
 def _buckets(maps: pa.MapArray) -> Histograms:

@@ -52,6 +52,7 @@ class LifeColumns:
         bucket_start, bucket_count: the baseline's place in the arena
         next_life: the next life of the same stream, or -1
         heard_ns: the flush (ns, UTC) that last found it touched; 0 before the first, and after loading
+        dropped: policy has dropped points of it since its latest one
         touched: changed since the last flush
         dead: evicted; the row waits to be removed
     """
@@ -76,6 +77,7 @@ class LifeColumns:
     bucket_count: Int32s
     next_life: Int32s
     heard_ns: Int64s
+    dropped: npt.NDArray[np.bool_]
     touched: npt.NDArray[np.bool_]
     dead: npt.NDArray[np.bool_]
 
@@ -101,6 +103,7 @@ DTYPES: dict[str, type] = {
     "bucket_count": np.int32,
     "next_life": np.int32,
     "heard_ns": np.int64,
+    "dropped": np.bool_,
     "touched": np.bool_,
     "dead": np.bool_,
 }
@@ -173,6 +176,25 @@ class Lives:
         crowded = (follows | (known[order] != ABSENT)) if len(ids) else follows
         self._grown.update(ids[crowded].tolist())
         return rows
+
+    def drop(self, lives: Int32s) -> None:
+        """Note that policy drops the points of some lives from now on."""
+        self._columns.dropped[lives] = self._columns.touched[lives] = True
+
+    def take_again(self, lives: Int32s, cumulative: npt.NDArray[np.bool_]) -> None:
+        """Let lives go on whose points policy dropped.
+
+        Cumulative ones begin anew, with a baseline: what was dropped must not come back as one jump.
+        """
+        state = self._columns
+        state.dropped[lives] = False
+        state.touched[lives] = True
+        anew = np.unique(lives[cumulative])
+        self._baseline_buckets -= int(state.bucket_count[anew].sum())
+        state.floor_ns[anew] = np.maximum(state.floor_ns[anew], state.start_ns[anew])
+        state.time_ns[anew] = NEVER_NS
+        for column in (state.value_int, state.value_float, state.count, state.sum, state.bucket_count):
+            column[anew] = 0
 
     def limit_siblings(self, lives_max: int) -> None:
         """Evict the lives idle longest of streams that have more than ``lives_max``.
@@ -283,8 +305,10 @@ class Lives:
 
     def _raise_known_since(self, evicted: npt.NDArray[np.intp]) -> None:
         state = self._columns
-        # Dead rows left their start in their siblings' floor; what never had a point was never counted.
-        evicted = evicted[~state.dead[evicted] & (state.time_ns[evicted] != NEVER_NS)]
+        # Dead rows left their start in their siblings' floor; what never had a point was never counted, unless it was
+        # about to begin anew.
+        counted = (state.time_ns[evicted] != NEVER_NS) | (state.floor_ns[evicted] >= state.start_ns[evicted])
+        evicted = evicted[~state.dead[evicted] & counted]
         if len(evicted):
             starts_ns = np.maximum(state.start_ns[evicted], state.floor_ns[evicted])
             self.known_since_ns = max(self.known_since_ns, int(starts_ns.max()))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from catchment.identity import series_id
 from collectors.catalog import Catalog, Series
-from collectors.state import SeriesRow
+from collectors.state_records import SeriesRow
 from collectors.treatment import Treatment
 
 

@@ -1,6 +1,6 @@
 """The collector's state: one SQLite file that a flush changes in one transaction.
 
-Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over`` and ``replace_outbox``):
+Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over``, ``replace_outbox``, ``keep_policies``):
 
     meta     one row: inbox id, known_since, consumed inbox position, envelope sequence, acknowledged totals
     outbox   envelopes for the log; AUTOINCREMENT: no sequence is used twice; `trim` deletes what is forwarded
@@ -10,6 +10,7 @@ Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over`` a
     lives    segments of changed lives as Arrow IPC, later ones override; rewritten whole when segments outweigh them
     seen     segments of point hashes
     ...      what remote write keeps: see `collectors.remote_tables`
+    policies the policies in force and those before that may still matter (`collectors.policy_history`)
 
 Rules:
 1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.
@@ -24,7 +25,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
 from collectors import remote_tables
 from collectors.remote_tables import ipc_bytes
 from collectors.seen import Segment
+from collectors.state_records import Flush, Meta, OutboxRow, PolicyRow, SeriesRow
 from collectors.waiting import Replacement, Waiting
 
 VERSION = 1
@@ -60,69 +61,10 @@ CREATE TABLE IF NOT EXISTS seen (
 CREATE TABLE IF NOT EXISTS acknowledged (
     tenant TEXT NOT NULL, lane TEXT NOT NULL, points INTEGER NOT NULL, digest INTEGER NOT NULL,
     PRIMARY KEY (tenant, lane));
+CREATE TABLE IF NOT EXISTS policies (version TEXT PRIMARY KEY, document TEXT NOT NULL, until_ns INTEGER NOT NULL);
 """
     + remote_tables.SCHEMA
 )
-
-
-@dataclass(frozen=True)
-class Meta:
-    """The one row of ``meta``."""
-
-    inbox_id: str
-    known_since_ns: int
-    consumed: int
-    sequence: int
-    seen_horizon_ns: int
-
-
-@dataclass(frozen=True)
-class OutboxRow:
-    """An envelope that waits for the log."""
-
-    sequence: int
-    lane: str
-    key: str
-    created_ns: int
-    value: bytes
-
-
-@dataclass(frozen=True)
-class SeriesRow:
-    """A persisted series."""
-
-    slot: int
-    tenant: str
-    cluster: str
-    service: str
-    metric: str
-    kind: str
-    unit: str
-    attributes: str
-    series_id: int
-    treatment: str = ""
-
-
-@dataclass(frozen=True)
-class Flush:
-    """All that one flush makes durable.
-
-    ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
-    they are all there are: earlier segments are deleted; likewise ``series_whole``.
-    ``acknowledged`` adds to the totals of points and digests by (tenant, lane). ``writes`` is remote write's own.
-    """
-
-    meta: Meta
-    envelopes: Sequence[tuple[str, str, bytes]]
-    created_ns: int
-    lives: Iterable[pa.Table]
-    lives_whole: bool
-    series: Sequence[SeriesRow]
-    series_whole: bool
-    seen: Sequence[Segment]
-    seen_forgotten: int
-    acknowledged: dict[tuple[str, str], tuple[int, int]]
-    writes: remote_tables.SavedWrites
 
 
 class StateFile:
@@ -221,6 +163,8 @@ class StateFile:
                 [(lane, key, flush.created_ns, value) for lane, key, value in flush.envelopes],
             )
             self._write_state(flush)
+            if flush.policies is not None:
+                self._keep_policies(flush.policies)
             for (tenant, lane), (points, digest) in flush.acknowledged.items():
                 points_before, digest_before = totals.get((tenant, lane), (0, 0))
                 self._db.execute(
@@ -233,6 +177,28 @@ class StateFile:
                 (meta.known_since_ns, meta.consumed, meta.sequence, meta.seen_horizon_ns),
             )
             crash_point("flush.written")
+
+    def policies(self) -> list[PolicyRow]:
+        """The policies that are kept, in no order."""
+        with self._named():
+            rows = self._db.execute("SELECT version, document, until_ns FROM policies").fetchall()
+        return [PolicyRow(*row) for row in rows]
+
+    def keep_policies(self, rows: Sequence[PolicyRow]) -> None:
+        """Keep these policies and no others: before the first request is taken under new ones.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        with self._named(), self._transaction():
+            self._keep_policies(rows)
+
+    def _keep_policies(self, rows: Sequence[PolicyRow]) -> None:
+        self._db.execute("DELETE FROM policies")
+        self._db.executemany(
+            "INSERT INTO policies (version, document, until_ns) VALUES (?, ?, ?)",
+            [(row.version, row.document, row.until_ns) for row in rows],
+        )
 
     def outbox(self, after: int, *, messages_max: int, bytes_max: int) -> list[OutboxRow]:
         """Envelopes after a sequence, in order; at least one if there is any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,16 +12,18 @@ from catchment.columns import LANES
 from catchment.config_policies import Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
-from collectors import life_table, series_table
+from collectors import life_table, policy_change, series_table
 from collectors.catalog import Catalog
 from collectors.content import PROTOBUF
 from collectors.edge import Edge
 from collectors.flush import Flusher
 from collectors.lives import Lives
 from collectors.policy import Policy
-from collectors.records import Outcome
+from collectors.policy_change import PolicyChanges
+from collectors.records import Outcome, Received
 from collectors.seen import SeenPoints
-from collectors.state import OutboxRow, StateFile
+from collectors.state import StateFile
+from collectors.state_records import OutboxRow
 from tests.edge_harness import Row, received, rows_of
 from tests.otlp import ns
 
@@ -34,9 +37,10 @@ class DurableEdge:
     def __init__(self, folder: Path, limits: Limits, policies: Policies | None = None) -> None:
         self._path = folder / "state.db"
         self._limits = limits
-        self._policy = Policy(policies)
-        self.inbox: list[tuple[bytes, float, str, str, str]] = []
+        self._configured = policies or Policies()
+        self.inbox: list[tuple[bytes, Received]] = []
         self.applied = 0
+        self.latest = 0.0
         self.open()
 
     def open(self) -> None:
@@ -49,16 +53,24 @@ class DurableEdge:
         seen = SeenPoints(self._limits.seen_points_max, meta.seen_horizon_ns)
         for segment in self.state.seen():
             seen.restore(segment)
-        self.edge = Edge(self._limits, self._policy, window_seconds=60, catalog=catalog, lives=lives, seen=seen)
+        history = policy_change.opened(self.state, self._configured)
+        self.edge = Edge(
+            self._limits, Policy(history.in_force), window_seconds=60, catalog=catalog, lives=lives, seen=seen
+        )
         self.edge.remote.restore(self.state.writes())
         self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
         self.applied = meta.consumed
-        while self.applied < len(self.inbox):
+        self.policies = PolicyChanges(self.state, self.edge, history, lambda ns: self.flusher.flush(self.applied, ns))
+        for _, request in self.inbox[self.applied :]:
+            if request.policy_version != self.edge.policy.version:
+                self.policies.replay_under(request.policy_version, request.received_ns)
             self._apply_next()
+        self.policies.begin(self._configured, ns(self.latest))
 
-    def crash(self) -> None:
-        """Lose all that is in memory and start again."""
+    def crash(self, policies: Policies | None = None) -> None:
+        """Lose all that is in memory and start again, with other policies in the configuration if some are given."""
         self.state.close()
+        self._configured = policies or self._configured
         self.open()
 
     def send(
@@ -70,16 +82,23 @@ class DurableEdge:
         content_type: str = PROTOBUF,
     ) -> None:
         """Acknowledge and apply one request."""
-        self.inbox.append((body, at, tenant, cluster, content_type))
+        request = replace(received(body, at, tenant, cluster, content_type), policy_version=self.edge.policy.version)
+        self.inbox.append((body, request))
+        self.latest = at
         self._apply_next()
 
     def flush(self, at: float) -> None:
         """Flush at the present position; raises what the flush raises."""
-        self.flusher.flush(self.applied, ns(at))
+        self.flusher.flush(self.applied, ns(at), policies=self.policies.trimmed(ns(at)))
+
+    def change(self, policies: Policies, at: float) -> None:
+        """Reload with other policies; raises what the flush before it raises."""
+        self.flush(at)
+        self.policies.change(policies, ns(at))
+        self._configured = policies
 
     def _apply_next(self) -> None:
-        body, at, tenant, cluster, content_type = self.inbox[self.applied]
-        request = received(body, at, tenant, cluster, content_type)
+        body, request = self.inbox[self.applied]
         outcomes, staged = self.edge.stage([request], [body])
         self.edge.apply(staged, [request] if isinstance(outcomes[0], Outcome) else [])
         self.applied += 1

@@ -1,7 +1,8 @@
 """One role as a process: signals, status server, reload, and exit when the supervisor is gone.
 
 A reload reads the file again. When what the role uses has changed, the role is stopped gracefully and started with the
-new configuration in the same process: a restart goes on where it was, so nothing needs to be reloadable by itself.
+new configuration in the same process: a restart goes on where it was. What a role can take up without (a collector its
+policies) it does. A policies file is looked at every second: when it changes, that is a reload.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from catchment.cli.exits import ENVIRONMENT
 from catchment.cli.ports import check_free
 from catchment.config import Config, Profile
 from catchment.config_tls import ListenTls
-from catchment.errors import Bug, ConfigFaults
+from catchment.errors import Bug, ConfigFaults, Retry
+from catchment.files import version_of
 from catchment.status_http import Action, Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tls import certificates_of
@@ -44,6 +46,7 @@ class RoleContext:
     ``stop`` is set when it is to stop. A role is not ready before it sets ``watch``, which gives the reasons why not.
     ``stalled`` says why what the role has does not flow on, ready or not: while the log is away a collector takes
     requests, and a store answers queries.
+    ``adopt`` puts another view of the configuration in force without a restart, if it can: True if that was all.
     What it puts into ``actions`` can be asked for by POST on the status server; ``record`` is called before metrics are
     served, to bring them up to date.
     """
@@ -53,6 +56,7 @@ class RoleContext:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     watch: Callable[[], Sequence[str]] | None = None
     stalled: Callable[[], Sequence[str]] | None = None
+    adopt: Callable[[Any], Awaitable[bool]] | None = None
     actions: dict[str, Action] = field(default_factory=dict)
     record: Callable[[], None] | None = None
     _seen: dict[tuple[OwnMetric, tuple[str, ...], str], float] = field(default_factory=dict)
@@ -99,6 +103,7 @@ class RoleProcess:
         self._actions: dict[str, Action] = {}
         self._next: Config | None = None
         self._config = load()
+        self._policies_seen = version_of_policies(self._config)
         self._stopping = False
         self._stalled_since: float | None = None
 
@@ -160,10 +165,22 @@ class RoleProcess:
             self._telemetry.count(OwnMetric.CONFIG_RELOADS, 1, "refused")
             log.error("configuration refused, the old one stays", extra={"faults": faults.faults})
             return faults.faults
+        context, view = self._context, self._role.view(config)
+        if context is None:
+            self._config = config
+        elif view != self._role.view(self._next or self._config):
+            try:
+                adopted = self._next is None and context.adopt is not None and await context.adopt(view)
+            except Retry as error:
+                self._telemetry.count(OwnMetric.CONFIG_RELOADS, 1, "refused")
+                log.warning("configuration not taken, the old one stays", extra={"error": str(error)})
+                return [f"cannot be taken now: {error}; ask again"]
+            if adopted:
+                self._config = config
+            else:
+                self._next = config
+                context.stop.set()
         self._telemetry.count(OwnMetric.CONFIG_RELOADS, 1, "done")
-        if self._role.view(config) != self._role.view(self._config) and self._context is not None:
-            self._next = config
-            self._context.stop.set()
         return []
 
     async def _not_ready(self) -> list[str]:
@@ -174,9 +191,13 @@ class RoleProcess:
         return list(self._context.watch())
 
     async def _watch(self) -> None:
-        """Look whether all flows, so that its age is known when somebody asks."""
+        """Look whether all flows, so that its age is known when somebody asks, and at the policies file."""
         while True:
             self._stalled_seconds()
+            looked = version_of_policies(self._next or self._config)
+            if looked != self._policies_seen:
+                self._policies_seen = looked
+                await self._reload()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _stalled_seconds(self) -> float:
@@ -228,6 +249,11 @@ class RoleProcess:
             partial = self._state_file.with_name(self._state_file.name + ".partial")
             partial.write_text(json.dumps({"pid": os.getpid(), "status_port": address.port}), "utf-8")
             partial.replace(self._state_file)
+
+
+def version_of_policies(config: Config) -> tuple[int, int, int] | None:
+    """What changes when the policies file does; None without one."""
+    return version_of(config.policies.file) if config.policies.file is not None else None
 
 
 def exit_with_parent() -> None:

@@ -16,6 +16,7 @@ from catchment.cli.exposition import merged
 from catchment.cli.folder_lock import FolderLock
 from catchment.cli.options import config_option, data_dir_option, read_config
 from catchment.cli.ports import check_free
+from catchment.cli.role_process import version_of_policies
 from catchment.cli.supervisor import Supervisor, role_child
 from catchment.config import Config
 from catchment.config_load import write
@@ -53,6 +54,7 @@ class _Up:
         self._config = config
         self._read = read
         self._telemetry = Telemetry()
+        self._policies_seen = version_of_policies(config)
         self._run_dir = config.data_dir / "run"
         self._file = self._run_dir / "config.yaml"
         children = [role_child(role, role, self._file) for role in _ROLES]
@@ -68,7 +70,10 @@ class _Up:
         await server.start(self._config.listen.status.host, self._config.listen.status.port)
         self._handle_signals()
         ready = asyncio.Event()
-        tasks = [asyncio.create_task(self._greet(ready))]
+        tasks = [
+            asyncio.create_task(self._greet(ready)),
+            asyncio.create_task(self._watch_policies(), name="policies"),
+        ]
         if certificates is not None:
             tasks.append(asyncio.create_task(certificates.watch()))
         try:
@@ -94,6 +99,15 @@ class _Up:
 
     async def _reload(self) -> Sequence[str]:
         return self._reload_now()
+
+    async def _watch_policies(self) -> None:
+        """Reload when the policies file changes; children have what it says in their own file."""
+        while True:
+            await asyncio.sleep(1.0)
+            looked = version_of_policies(self._config)
+            if looked != self._policies_seen:
+                self._policies_seen = looked
+                self._reload_now()
 
     def _reload_now(self) -> Sequence[str]:
         faults: Sequence[str] = []

@@ -26,6 +26,7 @@ _ROLES_OF = {
     "intake": ("collector",),
     "inbox": ("collector",),
     "flush": ("collector",),
+    "policies": ("collector",),
     "coarsen": ("collector",),
     "forward": ("collector",),
     "log": ROLES,
@@ -134,6 +135,23 @@ def test_a_death_on_the_way_out_of_the_collector(
     stack.kill(role)
     # The inbox is full, the outbox is empty: the first flush, and what is forwarded first, are of this request.
     stack.start(role, crash_at=point)
+    dies(stack, role, point)
+    stack.start(role)
+    sender.send()
+    all_is_there(stack, sender)
+    kept.is_good = True
+
+
+@pytest.mark.parametrize(("point", "role"), _cases("policies"))
+def test_a_death_while_policies_change(stack: Stack, sender: KnownData, kept: _Kept, point: str, role: str) -> None:
+    """The collector dies between the flush under the old policies and the first request under the new ones."""
+    stack.kill(role)
+    policies = stack.folder / "policies.yaml"
+    policies.write_text("version: before\n")
+    stack.start(role, crash_at=point, flush="1h", policies=str(policies))
+    stack.wait_ready(role)
+    sender.send()
+    policies.write_text("version: after\ndefault_drop: []\n")
     dies(stack, role, point)
     stack.start(role)
     sender.send()

@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from catchment.envelope import decode
 from catchment.errors import Retry
 from catchment.limits import Limits
-from collectors.state import OutboxRow, StateFile
+from collectors.state import StateFile
+from collectors.state_records import OutboxRow
 from tests import otlp
 from tests.durable_edge import INBOX_ID, DurableEdge, metric_rows
 from tests.edge_harness import total

@@ -83,6 +83,23 @@ def test_cluster_rows_of_each_reach_go_out_apart() -> None:
     assert [o.header for o in roll_up(inputs[::-1], **_NAMED)] == [o.header for o in roll_up(inputs, **_NAMED)]
 
 
+def test_an_output_names_the_policy_versions_of_all_its_inputs() -> None:
+    """Each once, in order; beyond eight it says that there are more, also when merged again."""
+
+    def rolled(*versions: str) -> list[str]:
+        inputs = [envelope("metrics_cluster", [counter_row("a", "m", 1)]) for _ in versions]
+        named = [
+            Envelope(replace(one.header, policy_version=version), one.rows)
+            for one, version in zip(inputs, versions, strict=True)
+        ]
+        return [output.header.policy_version for output in roll_up(named, **_NAMED)]
+
+    assert rolled("7+b", "", "6+a", "7+b") == ["6+a,7+b"] * 2
+    many = rolled(*(f"v{n}" for n in range(9)))
+    assert many == ["v0,v1,v2,v3,v4,v5,v6,v7,..."] * 2
+    assert rolled(many[0], "v1") == many
+
+
 def test_what_does_not_add_up_is_a_bug() -> None:
     """An input whose rows lost points since they were checked never leaves."""
     whole = envelope("metrics_cluster", [counter_row("a", "m", 1), counter_row("b", "m", 1)])
