@@ -148,7 +148,7 @@ def _policies_of(config: Config, tree: Keys, around: Surroundings) -> tuple[Poli
 
 
 def _with_faults(config: Config, policies: Policies, tree: Keys, around: Surroundings, prefix: str) -> Policies:
-    for key, says in faults_of_policies(policies):
+    for key, says in faults_of_policies(policies, config.resolution_seconds, config.flush_seconds):
         around.fault(_line_of(tree, prefix + key), prefix + key, says)
     return policies
 

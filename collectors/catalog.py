@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catchment.histogram.table import FINEST_SCALE
 from catchment.identity import canonical_attributes, hash_parts, series_id
 from catchment.limits import Limits
 from collectors.treatment import PLAIN, Treatment
@@ -280,4 +281,14 @@ class Catalog:
     def treatments_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """The treatment of some series, as its place in ``treatments``; that never changes."""
         of_series: npt.NDArray[np.int32] = np.frombuffer(self._treatments_of_series, np.int32)[slots]
+        return of_series
+
+    def histogram_scales(self) -> npt.NDArray[np.int32] | None:
+        """The finest scale of exponential histograms by slot; None where no treatment limits it."""
+        finest = [FINEST_SCALE if each.histogram_scale is None else each.histogram_scale for each in self.treatments]
+        if not finest or min(finest) == FINEST_SCALE:
+            return None
+        of_series: npt.NDArray[np.int32] = np.array(finest, np.int32)[
+            np.frombuffer(self._treatments_of_series, np.int32)
+        ]
         return of_series

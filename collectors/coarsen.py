@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import numpy as np
 import pyarrow as pa
 
 from catchment.algebra.merge import merge
@@ -30,10 +29,11 @@ from catchment.columns import LANES
 from catchment.crash import crash_point
 from catchment.envelope import Envelope, decode
 from catchment.reach import Reach
-from catchment.windows import NANOSECONDS, of_instants
+from catchment.windows import NANOSECONDS
 from collectors.lane_rows import LaneRows
 from collectors.state import StateFile
 from collectors.waiting import Replacement, Waiting
+from collectors.widen import widened
 
 _WIDENED = ("metrics_cluster", "totals", "cardinality")
 _WIDTHS_SECONDS = (300, 3600)
@@ -93,21 +93,6 @@ def _is_one_window(one: list[Waiting], other: list[Waiting], seconds: int) -> bo
     """Whether two flushes left in the same window: most of their rows are of it, or both have some of its neighbour."""
     width_ns = seconds * NANOSECONDS
     return _created_ns(one) // width_ns == _created_ns(other) // width_ns
-
-
-def widened(rows: pa.Table, seconds: int) -> pa.Table:
-    """Rows with their windows widened to ``seconds``, where that is a multiple of what they are; not yet merged."""
-    widths = rows["window_seconds"].to_numpy().astype(np.int64)
-    starts_ns = rows["window_start_ns"].to_numpy()
-    wider = (widths < seconds) & (seconds % np.maximum(widths, 1) == 0)
-    columns = {
-        "window_start_ns": np.where(wider, of_instants(starts_ns, seconds), starts_ns),
-        "window_seconds": np.where(wider, seconds, widths).astype(np.uint32),
-    }
-    for name, values in columns.items():
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, rows.schema.field(place), pa.array(values))
-    return rows
 
 
 def merged(envelopes: Sequence[Envelope], seconds: int) -> list[LaneRows]:

@@ -136,7 +136,10 @@ class Collector:
         self._refusals: Counter[tuple[Sender, str]] = Counter()
         self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
         self._policies = PolicyChanges(
-            self._state, self.edge, history, lambda ns: self._flusher.flush(self._pipeline.applied, ns)
+            self._state,
+            self.edge,
+            history,
+            lambda ns: self._flusher.flush(self._pipeline.applied, ns, release=True),
         )
         replayed = self._pipeline.replay(self._policies.replay_under, self._flush_in_replay)
         self._policies.begin(config.policies, now_ns)
@@ -177,7 +180,7 @@ class Collector:
             self._intake.close()
             await intake
             await flushing
-            await self._flush_once()
+            await self._flush_once(release=True)
             forward_stop.set()
             self._forwarder.flushed()
             try:
@@ -268,7 +271,7 @@ class Collector:
     def _change_policies(self, policies: Policies) -> None:
         """On the edge's thread."""
         refusals, self._refusals = self._refusals, Counter()
-        self._count_flush(self._flush(refusals))
+        self._count_flush(self._flush(refusals, release=True))
         crash_point("policies.flushed")
         self._policies.change(policies, self._clock())
         crash_point("policies.changed")
@@ -333,12 +336,12 @@ class Collector:
                 raise
             self._flush_trouble = f"flushing fails: {error}"
 
-    async def _flush_once(self) -> None:
+    async def _flush_once(self, *, release: bool = False) -> None:
         try:
             started = time.monotonic()
             refusals, self._refusals = self._refusals, Counter()
             with self._tracing.span("collector.flush"):
-                flushed = await self._pipeline.run(lambda: self._flush(refusals))
+                flushed = await self._pipeline.run(lambda: self._flush(refusals, release=release))
             self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
             self._flush_trouble = ""
         except Retry as error:
@@ -355,9 +358,11 @@ class Collector:
         for (reason, unit), count in flushed.drops.items():
             self._telemetry.count(OwnMetric.DROPS, count, "collector", "metrics", reason, unit)
 
-    def _flush(self, refusals: Counter[tuple[Sender, str]]) -> Flushed:
-        """On the edge's thread: a cut at what was applied so far. Once that is committed nothing below it makes it a
-        failed flush: what has not worked is said on the status port, and the next flush does it.
+    def _flush(self, refusals: Counter[tuple[Sender, str]], *, release: bool) -> Flushed:
+        """On the edge's thread: a cut at what was applied so far; ``release`` lets go of what is held.
+
+        Once that is committed nothing below it makes it a failed flush: what has not worked is said on the status port,
+        and the next flush does it.
         """
         now_ns = self._clock()
         for (sender, reason), count in refusals.items():
@@ -369,7 +374,7 @@ class Collector:
         own = self._own
         self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
         position = self._pipeline.applied
-        flushed = self._flusher.flush(position, now_ns, policies=self._policies.trimmed(now_ns))
+        flushed = self._flusher.flush(position, now_ns, policies=self._policies.trimmed(now_ns), release=release)
         crash_point("flush.committed")
         self._trim_trouble = self._merge_trouble = ""
         try:

@@ -46,6 +46,7 @@ from collectors.remote_write import RemoteWrite
 from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
+from collectors.widen import widened
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -345,12 +346,15 @@ class Edge:
                 deltas(self.lives, numbers, out, self.seen, self.tally)
             else:
                 gauges(self.lives, numbers, out, self.seen, staleness_ns, self.tally)
+        scales = self.catalog.histogram_scales()
         for kind, histogram_parts in pending.histograms.items():
             histograms = HistogramPoints.concat(histogram_parts)
+            of_kind = scales if kind in (Kind.EXPONENTIAL, Kind.EXPONENTIAL_DELTA) else None
             if kind in (Kind.HISTOGRAM_DELTA, Kind.EXPONENTIAL_DELTA):
-                histogram_deltas(self.lives, histograms, out, self.seen, self.tally)
+                histogram_deltas(self.lives, histograms, out, self.seen, self.tally, of_kind)
             else:
-                cumulative_histograms(self.lives, histograms, out, self.tally, explicit=kind is Kind.HISTOGRAM)
+                is_explicit = kind is Kind.HISTOGRAM
+                cumulative_histograms(self.lives, histograms, out, self.tally, explicit=is_explicit, scales=of_kind)
         for life, instant_ns, exemplars in pending.exemplars:
             window_ns = of_increases(instant_ns, self.window_seconds)
             out.add(Contribution(self.lives.columns.series[life], window_ns, exemplars=exemplars))
@@ -366,9 +370,13 @@ class Edge:
         slots = rows.series.astype(np.int64)
         # A place and a treatment as one integer, and they and the window as one; numbered densely, which beats sorting,
         # unless windows lie far apart.
-        treatments = len(self.catalog.treatments)
-        groups = self.catalog.places_of(slots).astype(np.int64) * treatments + self.catalog.treatments_of(slots)
-        windows_ns = rows.table["window_start_ns"].to_numpy()
+        treatments, codes = len(self.catalog.treatments), self.catalog.treatments_of(slots)
+        groups = self.catalog.places_of(slots).astype(np.int64) * treatments + codes
+        # What policy asks for in wider windows is widened here, so that all else knows of one width only.
+        widths = np.array([each.width_seconds(self.window_seconds) for each in self.catalog.treatments])[codes]
+        is_wider = widths > self.window_seconds
+        table = widened(rows.table, widths) if is_wider.any() else rows.table
+        windows_ns = table["window_start_ns"].to_numpy()
         first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
         windows = (windows_ns - first_ns) // width_ns
         pairs, inverse = _numbered(groups * (int(windows.max()) + 1) + windows)
@@ -383,10 +391,10 @@ class Edge:
         tenants = np.array([self.catalog.places[place].tenant for place in place_of_pair])
         distinct, of_pair = np.unique(tenants, return_inverse=True)
         for code, tenant in enumerate(distinct.tolist()):
-            table = rows.table if len(distinct) == 1 else rows.table.filter(of_pair[inverse] == code)
+            of_tenant = np.ones(len(slots), np.bool_) if len(distinct) == 1 else of_pair[inverse] == code
             parts = self._rows.setdefault(tenant, [])
-            parts.append(table)
-            self._rows_bytes += table.nbytes
+            parts.append(_folded(table, of_tenant, is_wider))
+            self._rows_bytes += parts[-1].nbytes
             # The first part is what the last merge left.
             if sum(part.num_rows for part in parts) > max(_ROWS_MERGED_MIN, 3 * parts[0].num_rows):
                 self._rows[tenant] = [_merged(parts)]
@@ -428,6 +436,14 @@ def _each_alone(
         except Invalid as error:
             outcomes[i] = error
     return good
+
+
+def _folded(table: pa.Table, chosen: npt.NDArray[np.bool_], is_wider: npt.NDArray[np.bool_]) -> pa.Table:
+    """The chosen rows; of those in wider windows one a series and window."""
+    folding = chosen & is_wider
+    if not folding.any():
+        return table if chosen.all() else table.filter(chosen)
+    return pa.concat_tables([table.filter(chosen & ~is_wider), merge(table.filter(folding), PARTIAL_COLUMNS)])
 
 
 def _merged(tables: list[pa.Table]) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from catchment.algebra.text import compact
 from catchment.columns import LANES, Column, Merge
 from catchment.crash import crash_point
-from catchment.envelope import encode, seal
+from catchment.envelope import Envelope, encode, seal
 from catchment.reach import Reach
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
@@ -24,6 +24,7 @@ from collectors.cardinality import rows_by_tenant
 from collectors.catalog import Catalog
 from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
+from collectors.hold import Holder
 from collectors.lane_rows import LaneRows, metric_lanes
 from collectors.life_table import to_tables, touched_lives
 from collectors.reasons import SUM_OVERFLOW
@@ -145,15 +146,19 @@ class Flusher:
         self._unsaved_seen: list[Segment] = []
         self._unsaved_forgotten = 0
         self._whole = False
+        self._holder = Holder(name, lambda lane: self._envelope(lane, 0), state.held_values)
         self._coarsener = Coarsener(state, edge.window_seconds, self._sealed)
 
-    def flush(self, position: int, now_ns: int, policies: Sequence[PolicyRow] | None = None) -> Flushed:
+    def flush(
+        self, position: int, now_ns: int, policies: Sequence[PolicyRow] | None = None, *, release: bool = False
+    ) -> Flushed:
         """Make everything applied so far durable as rows, consumed up to ``position``.
 
         Args:
             position: of the inbox.
             now_ns: the time of the flush.
             policies: the ones to keep from now on; None for those that are.
+            release: what is held leaves too.
 
         Raises:
             Retry: nothing changed; all is put back and goes with the next flush.
@@ -166,7 +171,7 @@ class Flusher:
         self._unsaved_forgotten += forgotten
         source = Source(self._name, self.meta.sequence + 1, edge.policy.version)
         try:
-            lanes = rows_of(
+            drained_lanes = rows_of(
                 drained,
                 catalog,
                 source,
@@ -174,6 +179,8 @@ class Flusher:
                 window_seconds=edge.window_seconds,
                 reach=edge.policy.policies.reach,
             )
+            parted = self._holder.part(drained_lanes, self._state.held(), now_ns, release=release)
+            lanes = parted.leaving
             acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)
             size = len(edge.lives)
@@ -202,6 +209,8 @@ class Flusher:
                     acknowledged=acknowledged,
                     writes=writes,
                     policies=policies,
+                    held=parted.held,
+                    held_gone=parted.gone,
                 )
             )
         except BaseException:
@@ -216,7 +225,7 @@ class Flusher:
         edge.lives.columns.touched[:size] = False
         # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
         self._whole = edge.evict_idle(now_ns) > 0
-        points = sum(points for points, _ in acknowledged.values())
+        points = sum(points for points, _ in _acknowledged(drained_lanes).values())
         drops: Counter[tuple[str, str]] = Counter()
         for (_, reason, unit), count in drained.tally.items():
             drops[reason, unit] += count
@@ -255,17 +264,7 @@ class Flusher:
         )
         while parts:
             part = parts.popleft()
-            envelope = seal(
-                part.lane,
-                part.table,
-                tenant=part.tenant,
-                region=self._region,
-                producer=self.meta.inbox_id,
-                sequence=sequence + 1,
-                policy_version=part.policy_version or self._edge.policy.version,
-                digest=part.digest,
-                reach=part.reach,
-            )
+            envelope = self._envelope(part, sequence + 1)
             data = encode(envelope)
             halves = _halves(part) if len(data) > limits.message_bytes_max else None
             if halves is not None:
@@ -274,6 +273,19 @@ class Flusher:
             sequence += 1
             sealed.append((part.lane, f"{part.tenant}/{self._name}", data))
         return sealed, sequence
+
+    def _envelope(self, part: LaneRows, sequence: int) -> Envelope:
+        return seal(
+            part.lane,
+            part.table,
+            tenant=part.tenant,
+            region=self._region,
+            producer=self.meta.inbox_id,
+            sequence=sequence,
+            policy_version=part.policy_version or self._edge.policy.version,
+            digest=part.digest,
+            reach=part.reach,
+        )
 
 
 def _slice(table: pa.Table, start: int, rows: int) -> pa.Table:

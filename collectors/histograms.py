@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catchment import windows
-from catchment.histogram import Histograms, align, common, concat_histograms, subtract, take_histograms
+from catchment.histogram import Histograms, align, common, concat_histograms, rescale, subtract, take_histograms
 from catchment.identity import mix, point_hashes
 from collectors.contributions import Contribution, Contributions
 from collectors.lives import NEVER_NS, Lives
@@ -96,23 +96,38 @@ class HistogramPoints:
 _COLUMNS = tuple(field.name for field in fields(HistogramPoints) if field.name != "histograms")
 
 
-def histogram_deltas(lives: Lives, points: HistogramPoints, out: Contributions, seen: SeenPoints, tally: Tally) -> None:
-    """Add delta histograms."""
+def histogram_deltas(
+    lives: Lives,
+    points: HistogramPoints,
+    out: Contributions,
+    seen: SeenPoints,
+    tally: Tally,
+    scales: Int32s | None = None,
+) -> None:
+    """Add delta histograms. ``scales``: the finest one of exponential ones, by the slot of their series."""
     points = points.take(chain_order(points.life, points.time_ns))
     kept, _ = unseen_rows(lives, points.life, points.start_ns, points.time_ns, seen, tally)
     points = points.take(kept)
     if not len(points):
         return
-    _contribute(lives, points, points.count, points.sum, points.min, points.max, points.histograms, out)
+    histograms = _coarser(lives, points, points.histograms, scales)
+    _contribute(lives, points, points.count, points.sum, points.min, points.max, histograms, out)
     touch_latest(lives, points.life, points.time_ns)
 
 
 def cumulative_histograms(
-    lives: Lives, points: HistogramPoints, out: Contributions, tally: Tally, *, explicit: bool
+    lives: Lives,
+    points: HistogramPoints,
+    out: Contributions,
+    tally: Tally,
+    *,
+    explicit: bool,
+    scales: Int32s | None = None,
 ) -> None:
     """Add the increases of cumulative histograms and summaries, and move the lives on.
 
     ``explicit`` says that the buckets have bounds of the sender's: other bounds than before are a reset then.
+    ``scales``: the finest one of exponential ones, by the slot of their series; baselines stay as fine as they are.
     """
     points = points.take(chain_order(points.life, points.time_ns))
     points = points.take(fresh_cumulative(lives, points.life, points.time_ns, tally))
@@ -146,8 +161,22 @@ def cumulative_histograms(
         increases = _emptied(increases, baseline)
     tally.points(life[fell], Reason.RESET)
     tally.points(life[baseline], Reason.BASELINE)
-    _contribute(lives, points, count, total, low, high, increases, out)
+    _contribute(lives, points, count, total, low, high, _coarser(lives, points, increases, scales), out)
     _move_on(lives, points.take(tails_of(life)))
+
+
+def _coarser(lives: Lives, points: HistogramPoints, histograms: Histograms, scales: Int32s | None) -> Histograms:
+    """Exponential histograms, folded where policy wants them coarser than they came."""
+    if scales is None:
+        return histograms
+    finest = scales[lives.columns.series[points.life]]
+    rows = np.flatnonzero(points.scale > finest)
+    if not len(rows):
+        return histograms
+    folded, _ = rescale(take_histograms(histograms, rows), finest[rows], np.zeros(len(rows)))
+    order = np.arange(len(points))
+    order[rows] = len(points) + np.arange(len(rows))
+    return take_histograms(concat_histograms([histograms, folded]), order)
 
 
 def _contribute(

@@ -47,7 +47,7 @@ class Policy:
             _Rule(
                 rule,
                 None if rule.drop_metric else _chooser(rule.keep, (*(() if rule.keep else default), *rule.drop)),
-                Treatment(reach=rule.reach),
+                Treatment(rule.reach, rule.resolution_seconds, rule.flush_seconds, rule.histogram_scale),
             )
             for rule in self.policies.metrics
         ]

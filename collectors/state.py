@@ -9,6 +9,7 @@ Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over``, 
     series   the catalog by slot
     lives    segments of changed lives as Arrow IPC, later ones override; rewritten whole when segments outweigh them
     seen     segments of point hashes
+    held     envelopes of rows that leave more seldom than each flush (`collectors.hold`)
     ...      what remote write keeps: see `collectors.remote_tables`
     policies the policies in force and those before that may still matter (`collectors.policy_history`)
 
@@ -36,7 +37,7 @@ from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
 from collectors import remote_tables
 from collectors.remote_tables import ipc_bytes
 from collectors.seen import Segment
-from collectors.state_records import Flush, Meta, OutboxRow, PolicyRow, SeriesRow
+from collectors.state_records import Flush, HeldPart, Meta, OutboxRow, PolicyRow, SeriesRow
 from collectors.waiting import Replacement, Waiting
 
 VERSION = 1
@@ -61,6 +62,8 @@ CREATE TABLE IF NOT EXISTS seen (
 CREATE TABLE IF NOT EXISTS acknowledged (
     tenant TEXT NOT NULL, lane TEXT NOT NULL, points INTEGER NOT NULL, digest INTEGER NOT NULL,
     PRIMARY KEY (tenant, lane));
+CREATE TABLE IF NOT EXISTS held (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, seconds REAL NOT NULL, since_ns INTEGER NOT NULL, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS policies (version TEXT PRIMARY KEY, document TEXT NOT NULL, until_ns INTEGER NOT NULL);
 """
     + remote_tables.SCHEMA
@@ -163,6 +166,11 @@ class StateFile:
                 [(lane, key, flush.created_ns, value) for lane, key, value in flush.envelopes],
             )
             self._write_state(flush)
+            self._db.executemany("DELETE FROM held WHERE id = ?", [(each,) for each in flush.held_gone])
+            self._db.executemany(
+                "INSERT INTO held (seconds, since_ns, value) VALUES (?, ?, ?)",
+                [(row.seconds, row.since_ns, row.value) for row in flush.held],
+            )
             if flush.policies is not None:
                 self._keep_policies(flush.policies)
             for (tenant, lane), (points, digest) in flush.acknowledged.items():
@@ -177,6 +185,17 @@ class StateFile:
                 (meta.known_since_ns, meta.consumed, meta.sequence, meta.seen_horizon_ns),
             )
             crash_point("flush.written")
+
+    def held(self) -> list[HeldPart]:
+        """What is held, the oldest first."""
+        with self._named():
+            rows = self._db.execute("SELECT id, seconds, since_ns FROM held ORDER BY id").fetchall()
+        return [HeldPart(*row) for row in rows]
+
+    def held_values(self, ids: Sequence[int]) -> list[bytes]:
+        """The envelopes of some ids."""
+        with self._named():
+            return [self._db.execute("SELECT value FROM held WHERE id = ?", (each,)).fetchone()[0] for each in ids]
 
     def policies(self) -> list[PolicyRow]:
         """The policies that are kept, in no order."""

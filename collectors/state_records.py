@@ -50,6 +50,24 @@ class SeriesRow:
 
 
 @dataclass(frozen=True)
+class HeldRow:
+    """An envelope that is held: for how long such are, and since when (ns, UTC)."""
+
+    seconds: float
+    since_ns: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """A held envelope without its bytes."""
+
+    id: int
+    seconds: float
+    since_ns: int
+
+
+@dataclass(frozen=True)
 class PolicyRow:
     """Policies that are, or were, in force: ``until_ns`` (UTC), 0 for those that are."""
 
@@ -65,7 +83,8 @@ class Flush:
     ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
     they are all there are: earlier segments are deleted; likewise ``series_whole``.
     ``acknowledged`` adds to the totals of points and digests by (tenant, lane). ``writes`` is remote write's own.
-    ``policies`` are all that are kept; None leaves them as they are.
+    ``policies`` are all that are kept; None leaves them as they are. ``held`` is held from now on, ``held_gone``
+    (ids) is not any more.
     """
 
     meta: Meta
@@ -80,3 +99,5 @@ class Flush:
     acknowledged: dict[tuple[str, str], tuple[int, int]]
     writes: SavedWrites
     policies: Sequence[PolicyRow] | None = None
+    held: Sequence[HeldRow] = ()
+    held_gone: Sequence[int] = ()

@@ -19,9 +19,20 @@ class Treatment:
 
     Attributes:
         reach: how far cluster rows go.
+        resolution_seconds: the width of their windows.
+        flush_seconds: how often they leave.
+        histogram_scale: the finest scale of exponential histograms.
     """
 
     reach: Reach | None = None
+    resolution_seconds: int | None = None
+    flush_seconds: float | None = None
+    histogram_scale: int | None = None
+
+    def width_seconds(self, resolution_seconds: int) -> int:
+        """The width of windows where the collector has a resolution; what is not a multiple of that is of no use."""
+        width = self.resolution_seconds or resolution_seconds
+        return width if width % resolution_seconds == 0 else resolution_seconds
 
     @property
     def text(self) -> str:

@@ -60,7 +60,9 @@ class DurableEdge:
         self.edge.remote.restore(self.state.writes())
         self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
         self.applied = meta.consumed
-        self.policies = PolicyChanges(self.state, self.edge, history, lambda ns: self.flusher.flush(self.applied, ns))
+        self.policies = PolicyChanges(
+            self.state, self.edge, history, lambda ns: self.flusher.flush(self.applied, ns, release=True)
+        )
         for _, request in self.inbox[self.applied :]:
             if request.policy_version != self.edge.policy.version:
                 self.policies.replay_under(request.policy_version, request.received_ns)
@@ -87,13 +89,13 @@ class DurableEdge:
         self.latest = at
         self._apply_next()
 
-    def flush(self, at: float) -> None:
+    def flush(self, at: float, *, release: bool = False) -> None:
         """Flush at the present position; raises what the flush raises."""
-        self.flusher.flush(self.applied, ns(at), policies=self.policies.trimmed(ns(at)))
+        self.flusher.flush(self.applied, ns(at), policies=self.policies.trimmed(ns(at)), release=release)
 
     def change(self, policies: Policies, at: float) -> None:
         """Reload with other policies; raises what the flush before it raises."""
-        self.flush(at)
+        self.flush(at, release=True)
         self.policies.change(policies, ns(at))
         self._configured = policies
 
@@ -125,9 +127,11 @@ def metric_rows(rows: list[OutboxRow]) -> list[Row]:
 
 def totals_of(rows: list[OutboxRow]) -> dict[tuple[str, str, int], tuple[int, int]]:
     """Points and digest by tenant, cluster and window, from the lane of control totals."""
-    return {
-        (tenant, row["cluster"], row["window_start_ns"]): (row["points"], row["digest"])
-        for tenant, table in outbox_rows(rows, "totals").items()
-        for row in table.to_pylist()
-        if row["points"]
-    }
+    found: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for tenant, table in outbox_rows(rows, "totals").items():
+        for row in table.to_pylist():
+            if row["points"]:
+                key = tenant, row["cluster"], row["window_start_ns"]
+                points, digest = found.get(key, (0, 0))
+                found[key] = points + row["points"], digest + row["digest"]
+    return {key: (points, digest % 2**64) for key, (points, digest) in found.items()}

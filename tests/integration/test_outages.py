@@ -19,8 +19,8 @@ from catchment.envelope import Envelope, decode
 from catchment.errors import Reject
 from catchment.limits import Limits
 from catchment.log.sqlite import SqliteLimits, SqliteLog
-from collectors.coarsen import widened
 from collectors.ladder import Waits
+from collectors.widen import widened
 from store.engine.port import EngineError
 from store.loader import Loader
 from tests import otlp

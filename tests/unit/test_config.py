@@ -34,6 +34,8 @@ listen:
   status: 127.0.0.1:13133
 """
 
+NOTHING = "says nothing; give keep, drop, reach, resolution, flush, histogram_scale or drop_metric"
+
 
 def read(text: str, profile: Profile = Profile.UP, **env: str) -> Config:
     """The configuration of a text, with an environment and one file that it may refer to."""
@@ -126,18 +128,40 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("limits: {past_seconds_max: 30x}", "expected a duration such as"),
         ("policies: {metrics: [{keep: [a]}]}", "policies.metrics[0].match: missing"),
         ("policies: {metrics: {match: a}}", "policies.metrics: expected a list"),
-        ("policies: {metrics: [{match: a}]}", "says nothing; give keep, drop, reach or drop_metric"),
+        (
+            "policies: {metrics: [{match: a}]}",
+            "says nothing; give keep, drop, reach, resolution, flush, histogram_scale or drop_metric",
+        ),
         ("policies: {metrics: [{match: a, drop_metric: perhaps}]}", "expected true or false"),
         ("policies: {metrics: [{match: a, drop_metric: true, keep: [b]}]}", "drop_metric drops all of it"),
         ("retention: {metrics_1m: forever}", "retention.metrics_1m = 'forever': expected a duration"),
         ("policies: {metrics: [{match: a, tenant: b, drop: [c]}]}", "unknown key; did you mean tenants?"),
         ("policies: {metrics: [{match: a, attributes: [b], drop: [c]}]}", "expected keys with texts"),
         ("policies: {metrics: [{match: a, tenants: [''], drop: [c]}]}", "tenants[0]: an empty glob matches nothing"),
+        (
+            "policies: {metrics: [{match: a, resolution: 90s}]}",
+            "metrics[0].resolution: 90s is no multiple of resolution =",
+        ),
+        ("policies: {metrics: [{match: a, resolution: 10s}]}", "10s is no multiple of resolution = 1m that divides an"),
+        ("policies: {metrics: [{match: a, resolution: 2h}]}", "metrics[0].resolution = '2h': expected at most 1h"),
+        (
+            "policies: {metrics: [{match: a, flush: 12s}]}",
+            "metrics[0].flush: 12s is no multiple of flush = 5s; expected",
+        ),
+        (
+            "policies: {metrics: [{match: a, flush: 1s}]}",
+            "1s is no multiple of flush = 5s; expected such as 10s or 50s",
+        ),
+        ("policies: {metrics: [{match: a, histogram_scale: 6}]}", "expected at most 5"),
         ("policies: {version: a b}", "policies.version: 'a b' is no name"),
         ("policies: absent.yaml", "policies.file = 'absent.yaml': cannot be read: No such file"),
         ("policies: [a]", "policies: expected keys with values"),
         ("policies: {reach: planet}", "policies.reach = 'planet': expected one of cluster, region, global"),
         ("policies: {metrics: [{match: a, drop_metric: true, reach: region}]}", "remove reach, or drop_metric"),
+        (
+            "policies: {metrics: [{match: a, drop_metric: true, flush: 10s, drop: [b]}]}",
+            "remove drop and flush, or drop_metric",
+        ),
         ("zone: a_b", "zone: 'a_b' is not the name of a place"),
         ("zone: local", "zone: 'local' is not a place of its own below the region"),
         ("zone: a", "zone: `up` has one aggregator"),
@@ -326,11 +350,11 @@ def test_faults_of_a_policies_file_name_its_lines_along_with_all_others(tmp_path
         f"catchment.yaml:4: policies.reach: the policies stand in {file}; move it there",
         "policies.yaml:1: default_drops: unknown key; did you mean default_drop?",
         "policies.yaml:2: file: this is that file; remove it",
-        "policies.yaml:4: metrics[0]: says nothing; give keep, drop, reach or drop_metric",
+        f"policies.yaml:4: metrics[0]: {NOTHING}",
         "policies.yaml:5: metrics[1].reach = 'moon': expected one of cluster, region, global",
-        "policies.yaml:5: metrics[1]: says nothing; give keep, drop, reach or drop_metric",
+        f"policies.yaml:5: metrics[1]: {NOTHING}",
         "policies.yaml:6: metrics[2].drop_metric = 'perhaps': expected true or false",
-        "policies.yaml:6: metrics[2]: says nothing; give keep, drop, reach or drop_metric",
+        f"policies.yaml:6: metrics[2]: {NOTHING}",
     ]
 
 
