@@ -27,6 +27,7 @@ _COMMANDS = {
     "cluster": ("catchment.cli.cluster", "cluster", "List clusters, or retire one."),
     "tenant": ("catchment.cli.tenant", "tenant", "Add, rotate or remove the credentials of a tenant's cluster."),
     "readers": ("catchment.cli.readers", "readers", "Check who may read, or print it as SQL for a ClickHouse server."),
+    "policy": ("catchment.cli.policy", "policy", "See what policies do to series and bytes, before they do it."),
     "store": ("catchment.cli.store", "store", "Let a halted partition go on; list or replay what is in quarantine."),
     "version": ("catchment.cli.version", "version", "Show the versions of program, engine and envelopes."),
     "_role": ("catchment.cli.role", "child", ""),

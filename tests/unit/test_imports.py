@@ -53,6 +53,7 @@ SHELLS = {
     "collectors/intake.py": "one task for commits, one for decoding",
     "collectors/state.py": "the SQLite file: outbox, state of streams, position",
     "collectors/ladder.py": "two threads tell it what waits",
+    "collectors/recorded.py": "reads the inbox of a folder beside its collector",
     "collectors/receive/": "the sockets of the receivers",
     "collectors/scrape/discovery.py": "reads files of targets, runs what looks for them",
     "collectors/scrape/fetch.py": "asks targets and APIs over HTTP",
