@@ -5,7 +5,7 @@ once with those that are tried, and once keeping everything, which knows the str
 the rule of the *tried* policies that its streams match, so what each rule does can be told: in series, in rows and
 bytes of a flush, in attributes.
 
-The bytes are those of encoded envelopes, one a tenant and flush, of which each rule has a share.
+The bytes are those of encoded envelopes, one a tenant and flush, of whose rows each rule has a share.
 Flushes are simulated at the times when requests were received. Rows of rules with a ``flush`` of their own are counted
 when they would leave. Budgets are lifted: a series that is folded would not be seen.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from catchment.algebra.merge import merge
+from catchment.algebra.text import compact
 from catchment.columns import LANES
 from catchment.config_policies import Policies
 from catchment.envelope import encode, seal
@@ -37,6 +38,8 @@ UNMATCHED = -1
 _UNLIMITED = 1 << 40
 # Names and values beyond this many are counted as "so many or more".
 DISTINCT_MAX = 1000
+# What a row and a bucket take in memory, about.
+_ROW_BYTES, _BUCKET_BYTES = 150, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,7 @@ class _Trial:
         )
         self._flush_seconds = flush_seconds
         self._held: dict[tuple[int, str, float], list[pa.Table]] = defaultdict(list)
+        self.envelopes_bytes = 0
         self.sizes: dict[int, Size] = defaultdict(Size)
 
     def take(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> int:
@@ -169,13 +173,18 @@ class _Trial:
             self._count(tenant, {rule: pa.concat_tables(tables) for rule, tables in by_rule.items()})
 
     def _count(self, tenant: str, by_rule: dict[int, pa.Table]) -> None:
-        """Count the rows of a tenant's envelope; its bytes are shared by what the rows take in memory."""
+        """Count the rows of a tenant's envelope; its bytes are shared by what rows and buckets take in memory."""
         rows = pa.concat_tables(by_rule.values())
-        envelope = seal("metrics_cluster", rows, tenant=tenant, region="", producer="", sequence=0)
-        size_bytes, in_memory = len(encode(envelope)), sum(table.nbytes for table in by_rule.values())
+        # What it takes to have an envelope at all is no rule's doing.
+        envelope_bytes = _encoded_bytes(compact(rows.slice(0, 1)), tenant)
+        self.envelopes_bytes += envelope_bytes
+        rows_bytes = max(_encoded_bytes(rows, tenant) - envelope_bytes, 0)
+        weights = {
+            rule: _ROW_BYTES * table.num_rows + _BUCKET_BYTES * _buckets(table) for rule, table in by_rule.items()
+        }
         for rule, table in by_rule.items():
             self.sizes[rule].rows += table.num_rows
-            self.sizes[rule].size_bytes += size_bytes * table.nbytes / in_memory
+            self.sizes[rule].size_bytes += rows_bytes * weights[rule] / sum(weights.values())
 
     def series(self) -> dict[int, Size]:
         """What left by rule, with the series that it is of."""
@@ -183,6 +192,15 @@ class _Trial:
             assert isinstance(series.treatment, _Marked)
             self.sizes[series.treatment.rule].series += 1
         return self.sizes
+
+
+def _encoded_bytes(rows: pa.Table, tenant: str) -> int:
+    return len(encode(seal("metrics_cluster", rows, tenant=tenant, region="", producer="", sequence=0)))
+
+
+def _buckets(table: pa.Table) -> int:
+    ends = [chunk.offsets.to_numpy() for chunk in table["histogram"].chunks]
+    return sum(int(offsets[-1] - offsets[0]) for offsets in ends)
 
 
 class DryRun:
@@ -244,6 +262,10 @@ class DryRun:
             for change in (*effect.gone.values(), *effect.back.values()):
                 change.streams = min(change.streams, effect.streams)
         return list(self._effects.values())
+
+    def envelopes_bytes(self) -> tuple[int, int]:
+        """What envelopes take besides their rows, with the policies that are compared with and with those tried."""
+        return self._before.envelopes_bytes, self._after.envelopes_bytes
 
     def over_budget(self) -> list[str]:
         """Tenants and metrics that would have more series than their budget: those beyond it fold into one."""

@@ -35,6 +35,8 @@ def as_mapping(run: DryRun, tried: Policies, before: Policies | None) -> dict[st
     """
     effects = run.effects()
     flushes = max(run.flushes, 1)
+    before_bytes, after_bytes = run.envelopes_bytes()
+    envelopes = {"before": round(before_bytes / flushes, 1), "after": round(after_bytes / flushes, 1)}
     rules = [_rule(effect, tried.metrics[effect.rule] if effect.rule >= 0 else None, flushes) for effect in effects]
     return {
         "before": before.version if before is not None else None,
@@ -44,11 +46,12 @@ def as_mapping(run: DryRun, tried: Policies, before: Policies | None) -> dict[st
         "points": run.points,
         "flushes": run.flushes,
         "rules": rules,
+        "envelopes_bytes_per_flush": envelopes,
         "total": {
             "streams": sum(rule["streams"] for rule in rules),
             "series": _sum([rule["series"] for rule in rules]),
             "rows_per_flush": _sum([rule["rows_per_flush"] for rule in rules]),
-            "bytes_per_flush": _sum([rule["bytes_per_flush"] for rule in rules]),
+            "bytes_per_flush": _sum([envelopes, *(rule["bytes_per_flush"] for rule in rules)]),
         },
         "over_budget": run.over_budget(),
     }
@@ -120,6 +123,8 @@ def _table(report: dict[str, Any], *, whole: bool) -> Table:
         table.add_column("what it does", overflow="fold")
     for rule in report["rules"]:
         table.add_row(_named(rule), f"{rule['streams']:,}", *_sizes(rule), *([_doing(rule)] if whole else []))
+    envelopes = report["envelopes_bytes_per_flush"]
+    table.add_row(Text("envelopes", "italic"), "", "", "", _bytes(envelopes))
     table.add_section()
     total = report["total"]
     table.add_row(Text("all", "bold"), f"{total['streams']:,}", *_sizes(total), *([_saved(total)] if whole else []))
@@ -141,8 +146,12 @@ def _sizes(rule: dict[str, Any]) -> list[Text]:
     return [
         _arrow(f"{series['before']:,}", f"{series['after']:,}"),
         _arrow(f"{rows['before']:,.0f}", f"{rows['after']:,.0f}"),
-        _arrow(about(round(size["before"])), about(round(size["after"]))),
+        _bytes(size),
     ]
+
+
+def _bytes(size: dict[str, float]) -> Text:
+    return _arrow(about(round(size["before"])), about(round(size["after"])))
 
 
 def _arrow(before: str, after: str) -> Text:
