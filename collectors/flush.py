@@ -6,6 +6,7 @@ drains, seals envelopes, commits and, if that fails, puts everything back.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from collectors.seen import Segment
 from collectors.series_table import to_rows
 from collectors.state import StateFile
 from collectors.state_records import Flush, Meta, PolicyRow
+
+log = logging.getLogger(__name__)
 
 # A row whose histogram has fewer intervals (16 bytes each) is not split: it is small, or large for another reason.
 _INTERVALS_SPLIT_MIN = 4096
@@ -180,6 +183,8 @@ class Flusher:
                 reach=edge.policy.policies.reach,
             )
             parted = self._holder.part(drained_lanes, self._state.held(), now_ns, release=release)
+            for said in parted.unreadable:
+                log.warning(said)
             lanes = parted.leaving
             acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)

@@ -11,6 +11,7 @@ Rules:
 3. All leave when the collector stops, and before policies change: an envelope is of one policy version.
 4. What ``_FLUSHES_MAX`` flushes added is merged. So what is held is as large as one flush of all its series, and some
    smaller ones.
+5. An envelope that cannot be read (a newer program may have held it) stays where it is, and stops nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from catchment.envelope import Envelope, decode, encode
+from catchment.errors import Invalid, TooNew
 from catchment.identity import hash_parts
 from collectors.coarsen import merged
 from collectors.lane_rows import LaneRows
@@ -30,11 +32,15 @@ _FLUSHES_MAX = 16
 
 @dataclass
 class Parted:
-    """Lanes that leave now, envelopes to hold from now on as (period, bytes), and the ids of those held no more."""
+    """What a flush does: lanes that leave, envelopes to hold from now on, the ids of those held no more.
+
+    ``unreadable`` says of which held ones it could do nothing.
+    """
 
     leaving: list[LaneRows] = field(default_factory=list)
     held: list[HeldRow] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 class Holder:
@@ -74,12 +80,10 @@ class Holder:
             if release and not parts:
                 parted.leaving += new
             elif parts and (release or self._is_over(parts, seconds, now_ns)):
-                parted.leaving += self._merged(parts, new)
-                parted.gone += [part.id for part in parts]
+                parted.leaving += self._merged(parts, new, parted)
             elif len({part.since_ns for part in parts}) >= _FLUSHES_MAX:
                 since_ns = min(part.since_ns for part in parts)
-                parted.held += [self._to_hold(lane, seconds, since_ns) for lane in self._merged(parts, new)]
-                parted.gone += [part.id for part in parts]
+                parted.held += [self._to_hold(lane, seconds, since_ns) for lane in self._merged(parts, new, parted)]
             else:
                 parted.held += [self._to_hold(lane, seconds, now_ns) for lane in new]
         return parted
@@ -90,8 +94,16 @@ class Holder:
         since_ns = min(part.since_ns for part in parts)
         return (since_ns + shift_ns) // period_ns != (now_ns + shift_ns) // period_ns
 
-    def _merged(self, parts: Sequence[HeldPart], new: Sequence[LaneRows]) -> list[LaneRows]:
-        envelopes = [decode(value) for value in self._read([part.id for part in parts])]
+    def _merged(self, parts: Sequence[HeldPart], new: Sequence[LaneRows], parted: Parted) -> list[LaneRows]:
+        """Held and new rows together; the envelopes that were read are noted as gone."""
+        envelopes = []
+        for part in parts:
+            (value,) = self._read([part.id])
+            try:
+                envelopes.append(decode(value))
+                parted.gone.append(part.id)
+            except (Invalid, TooNew) as error:
+                parted.unreadable.append(f"held envelope {part.id} stays where it is: {error}")
         # Of no width: no window becomes wider.
         lanes = merged([*envelopes, *map(self._sealed, new)], 1)
         return [replace(lane, flush_seconds=0.0) for lane in lanes]

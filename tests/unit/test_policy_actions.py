@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,41 @@ def test_a_flush_that_fails_holds_and_lets_go_of_nothing(tmp_path: Path, stateme
     rows = metric_rows(edge.outbox())
     assert total(rows, "slow.hits", "sum_int") == total(rows, "hits", "sum_int") == 30
     assert edge.state.held() == []
+
+
+def test_a_held_envelope_that_cannot_be_read_stays_and_stops_nothing(tmp_path: Path) -> None:
+    """What a newer program held waits for it; everything else leaves as ever."""
+    edge = DurableEdge(tmp_path, Limits(), SLOW)
+    _send(edge, 10, 5, "slow.hits", "hits")
+    edge.flush(11)
+    database = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    database.execute("INSERT INTO held (seconds, since_ns, value) VALUES (60, 1, x'00')")
+    database.close()
+    for at in (20.0, 30.0):
+        _send(edge, at, int(at), "slow.hits", "hits")
+        edge.flush(at + 1)
+    edge.flush(40, release=True)
+    assert total(metric_rows(edge.outbox()), "slow.hits", "sum_int") == 30
+    assert [part.since_ns for part in edge.state.held()] == [1]
+
+
+def test_what_waits_is_merged_with_windows_of_several_widths(tmp_path: Path) -> None:
+    """The ladder of an outage widens minutes to five of them and leaves what is as wide already; sums stay."""
+    edge = DurableEdge(tmp_path, Limits(), COARSE)
+    for minute in range(10):
+        _send(edge, 60.0 * minute + 30, minute + 1, "coarse.hits", "hits")
+        edge.flush(60.0 * minute + 31)
+    before = edge.state.acknowledged()
+    while edge.flusher.coarsen():
+        pass
+    rows = [row for rows in _envelopes(edge) for row in rows]
+    assert {row["window_seconds"] for row in rows} <= {300, 3600}
+    assert [sum(each for name, each in _metrics(edge) if name == metric) for metric in ("hits", "coarse.hits")] == [
+        10
+    ] * 2
+    totals = totals_of(edge.outbox()).values()
+    assert sum(points for points, _ in totals) == before["acme", "metrics"][0] == 20
+    assert sum(digest for _, digest in totals) % 2**64 == before["acme", "metrics"][1]
 
 
 def test_what_is_held_leaves_before_policies_change(tmp_path: Path) -> None:
