@@ -13,6 +13,7 @@ from catchment.errors import Invalid, Retry
 from catchment.limits import Limits
 from catchment.policy_document import policies_of, text_of
 from catchment.reach import Reach
+from collectors.flush import Flusher
 from collectors.policy_history import History, Kept
 from collectors.state_records import PolicyRow
 from tests.durable_edge import DurableEdge, metric_rows
@@ -69,6 +70,28 @@ def test_the_inbox_is_replayed_under_the_policies_that_it_was_taken_under(tmp_pa
     assert found == {'{"pod":"a"}': 5, "{}": 2}
     assert _versions(edge) == {KEEP.version: 1, other.version: 1}
     assert edge.edge.tally.drain() == {}
+
+
+def test_an_inbox_of_two_versions_is_replayed_under_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flush before a change at a start failed, so the inbox holds requests of before and of after when it dies."""
+
+    def full(*_: object, **__: object) -> None:
+        raise Retry("disk full")
+
+    edge = DurableEdge(tmp_path, Limits(), KEEP)
+    _hits(edge, 10, 5, pod="a")
+    other = Policies(label="other", default_drop=("pod",))
+    with monkeypatch.context() as patched:
+        patched.setattr(Flusher, "flush", full)
+        edge.crash(other)
+    _hits(edge, 20, 7, pod="a")
+    assert [request.policy_version for _, request in edge.inbox] == [KEEP.version, other.version]
+    edge.crash()
+    edge.flush(30)
+    found = {row["attributes"]: row["sum_int"] for row in metric_rows(edge.outbox())}
+    assert found == {'{"pod":"a"}': 5, "{}": 2}
+    assert _versions(edge) == {KEEP.version: 1, other.version: 1}
+    assert [row.version for row in edge.state.policies()] == [other.version]
 
 
 def test_policies_are_kept_as_long_as_they_may_be_needed(tmp_path: Path) -> None:
