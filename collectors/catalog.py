@@ -57,6 +57,11 @@ class Series:
     treatment: Treatment = PLAIN
 
     @property
+    def texts_bytes(self) -> int:
+        """What ``series_bytes_per_tenant_max`` is about."""
+        return len(self.attributes) + len(self.service) + len(self.metric) + len(self.unit)
+
+    @property
     def key(self) -> int:
         """The id among the series of its place: that of the series, but where it is treated in a way of its own."""
         return _key(self.series_id, self.treatment)
@@ -241,14 +246,13 @@ class Catalog:
 
     def _count(self, series: Series) -> None:
         tenant = self.places[series.place].tenant
-        size = len(series.attributes) + len(series.service) + len(series.metric) + len(series.unit)
         if series.attributes == OVERFLOW_ATTRIBUTES:
             self._overflow_per_tenant[tenant] += 1
-            self._overflow_bytes_per_tenant[tenant] += size
+            self._overflow_bytes_per_tenant[tenant] += series.texts_bytes
         else:
             self._per_tenant[tenant] += 1
             self._per_metric[tenant, series.metric] += 1
-            self._bytes_per_tenant[tenant] += size
+            self._bytes_per_tenant[tenant] += series.texts_bytes
 
     def _add(self, series: Series, *, is_counted: bool = True) -> int:
         slot = len(self.series)

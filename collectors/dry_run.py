@@ -25,6 +25,7 @@ from catchment.columns import LANES
 from catchment.config_policies import Policies
 from catchment.envelope import encode, seal
 from catchment.limits import Limits
+from catchment.units import about
 from collectors.catalog import Catalog
 from collectors.edge import Edge
 from collectors.lives import Lives
@@ -131,7 +132,12 @@ class _Trial:
     """One edge under some policies, and what leaves it."""
 
     def __init__(self, policy: Policy, limits: Limits, window_seconds: int, flush_seconds: float) -> None:
-        unlimited = replace(limits, series_per_tenant_max=_UNLIMITED, series_per_metric_max=_UNLIMITED)
+        unlimited = replace(
+            limits,
+            series_per_tenant_max=_UNLIMITED,
+            series_per_metric_max=_UNLIMITED,
+            series_bytes_per_tenant_max=_UNLIMITED,
+        )
         self.edge = Edge(
             unlimited,
             policy,
@@ -271,11 +277,20 @@ class DryRun:
         """Tenants and metrics that would have more series than their budget: those beyond it fold into one."""
         catalog = self._after.edge.catalog
         tenants = Counter(catalog.places[series.place].tenant for series in catalog.series)
+        sizes: Counter[str] = Counter()
+        for series in catalog.series:
+            sizes[catalog.places[series.place].tenant] += series.texts_bytes
         metrics = Counter((catalog.places[series.place].tenant, series.metric) for series in catalog.series)
         said = [
             f"tenant {tenant}: {count} series, limits.series_per_tenant_max is {self._limits.series_per_tenant_max}"
             for tenant, count in sorted(tenants.items())
             if count > self._limits.series_per_tenant_max
+        ]
+        most = self._limits.series_bytes_per_tenant_max
+        said += [
+            f"tenant {tenant}: series of {about(size)}, limits.series_bytes_per_tenant_max is {about(most)}"
+            for tenant, size in sorted(sizes.items())
+            if size > most
         ]
         most = self._limits.series_per_metric_max
         return said + [

@@ -128,6 +128,12 @@ def test_series_beyond_a_budget_are_named() -> None:
         "metric hits of tenant acme: 6 series, limits.series_per_metric_max is 5",
         "metric hits of tenant umbrella: 6 series, limits.series_per_metric_max is 5",
     ]
+    limits = Limits(series_bytes_per_tenant_max=100)
+    said = _dry_run(EVERYTHING, BEFORE, limits).over_budget()
+    assert said[0].startswith("tenant acme: series of ") and said[0].endswith(
+        "limits.series_bytes_per_tenant_max is 100 bytes"
+    )
+    assert len(said) == 2
 
 
 def test_the_table_names_rules_and_what_they_do() -> None:
