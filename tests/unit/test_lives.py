@@ -156,6 +156,17 @@ def test_the_arena_is_bounded() -> None:
     assert lives.buckets(rows)[1].tolist() == (np.arange(2000) + 199).tolist()
 
 
+def test_baselines_that_begin_anew_give_their_room_back() -> None:
+    """What policy takes again, once for each of its raw keys, has as much room for baselines as before."""
+    lives = Lives(0, baseline_buckets_max=10)
+    rows = np.array(_add(lives, (1, 0), (2, 0)))
+    for _ in range(3):
+        lives.set_buckets(rows, np.array([0, 5, 10]), np.arange(10), np.ones(10, np.uint64))
+        assert lives.buckets(rows)[0].tolist() == [0, 5, 10]
+        lives.take_again(rows[[0, 0, 1]].astype(np.int32), np.ones(3, np.bool_))
+        assert lives.buckets(rows)[0].tolist() == [0, 0, 0]
+
+
 def test_saving_and_restoring_gives_the_same_lives() -> None:
     """All that matters survives; of several saved rows of one life the last stands."""
     lives = Lives(0)
