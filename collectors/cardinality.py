@@ -2,8 +2,9 @@
 
 Rules:
 
-1. A stream counts once, when it begins: its attributes' values, as far as policy keeps them, and its series, whether
-   that was folded or not. So what one flush says adds to what others say, whatever the tier (`catchment.columns`).
+1. A stream counts when it begins, and again when policy gives it another series: its attributes' values, as far as
+   policy keeps them, and its series, whether that was folded or not. So what one flush says adds to what others say,
+   whatever the tier (`catchment.columns`).
 2. A count of distinct things is a sketch (`catchment.algebra.distinct`), never a number.
 3. There are at most ``cardinality_sketches_max`` sketches until the next flush, a kilobyte each, and one tenant has at
    most a quarter of them. What comes beyond counts, by its series only, as metric ``otel.overflow``.

@@ -192,7 +192,7 @@ class Identifier:
             stream = streams[i]
             assert stream is not None
             try:
-                series[i] = self._series(stream, notes if values[i] == ABSENT else None)
+                series[i] = self._series(stream, notes, values[i])
             except Unreadable as error:
                 if error.reason is Reason.DROPPED_BY_POLICY and values[i] != ABSENT:
                     dropped.append(values[i])
@@ -258,8 +258,8 @@ class Identifier:
         )
         return _Stream(stream_id, place, name, unit, kind, found.point, found.resource)
 
-    def _series(self, stream: _Stream, notes: Notes | None) -> int:
-        """The series of a stream by policy; ``notes`` is None where the stream is known already."""
+    def _series(self, stream: _Stream, notes: Notes, life: int) -> int:
+        """The series of a stream by policy; ``life`` is the one that it has already, or `ABSENT`."""
         attributes = merged(stream.point, stream.resource)
         if len(attributes) > self._limits.attribute_count_max:
             raise Unreadable(Reason.ATTRIBUTES_TOO_MANY)
@@ -275,13 +275,17 @@ class Identifier:
         series, folded = self._catalog.slot(
             stream.place, service, stream.metric, stream.kind.row_kind, stream.unit, canonical, decision.treatment
         )
-        if notes is not None:
+        # A stream is told of when it begins, and when policy gives it another series: that is what budgets see.
+        if life == ABSENT or self._series_id(series) != self._series_id(self._lives.columns.series[life]):
             if folded:
                 notes[stream.place, Reason[folded.upper()]] += 1
             key = (service, stream.metric, stream.kind.row_kind, stream.unit, canonical)
             identity = series_id(self._catalog.places[stream.place].tenant, *key)
             self.cardinality.add(stream.place, stream.metric, kept, identity, is_folded=bool(folded))
         return series
+
+    def _series_id(self, slot: int) -> int:
+        return self._catalog.series[slot].series_id
 
     def _name(self, raw: bytes, *, required: bool) -> str:
         if required and not raw:
