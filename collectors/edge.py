@@ -22,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catchment.algebra.merge import merge
 from catchment.errors import Invalid
 from catchment.limits import Limits
 from catchment.windows import NANOSECONDS, of_increases
 from collectors.cardinality import Sketches
 from collectors.catalog import Catalog
-from collectors.contributions import PARTIAL_COLUMNS, Contribution, Contributions, Rows, named
+from collectors.contributions import Contribution, Contributions, named
 from collectors.decode.forms import Decoder, Form, decoders, form_of
 from collectors.decode.points import Decoded
 from collectors.decode.remote_wire import WriteRequests
@@ -38,6 +37,7 @@ from collectors.identify import Identifier
 from collectors.kinds import Kind
 from collectors.lives import Lives
 from collectors.numbers import NumberPoints, counters, deltas, gauges, sweep_stale
+from collectors.partials import Partials
 from collectors.policy import Policy
 from collectors.policy_history import Past
 from collectors.reasons import MEANING
@@ -46,14 +46,10 @@ from collectors.remote_write import RemoteWrite
 from collectors.seen import SeenPoints
 from collectors.staged import Staged, refusal_message, stage
 from collectors.tally import Tally
-from collectors.widen import widened
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
-# Partial rows of several chunks are merged once there are this many and three times what the last merge left, so that
-# a long flush stays about as small as its series, and merging costs each row a bounded number of times.
-_ROWS_MERGED_MIN = 131_072
 # A chunk is bounded by its buckets too: this many take about the memory of a point.
 _BUCKETS_PER_POINT = 8
 
@@ -109,9 +105,7 @@ class Edge:
         self._explosions = Explosions(limits, catalog)
         self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
-        self._rows: dict[str, list[pa.Table]] = {}
-        self._rows_bytes = 0
-        self._digests: Counter[tuple[int, int, int]] = Counter()
+        self._partials = Partials(catalog, window_seconds)
         self._heard: dict[tuple[int, int], Heard] = {}
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
@@ -221,7 +215,7 @@ class Edge:
     @property
     def rows_bytes(self) -> int:
         """Memory of the rows that wait for the next flush; may be read on any thread."""
-        return self._rows_bytes
+        return self._partials.size_bytes
 
     def discard(self, staged: Staged) -> None:
         """Forget staged points: their requests were not made durable and were refused."""
@@ -234,20 +228,16 @@ class Edge:
             now_ns: the time of the flush: gauges whose staleness is over by then are integrated.
         """
         self._aggregate(sweep_now_ns=now_ns)
-        partials = {tenant: _merged(tables) for tenant, tables in self._rows.items()}
+        partials, digests = self._partials.drain()
         rows = {tenant: named(table, self.catalog) for tenant, table in partials.items()}
         sketches = self._identifier.cardinality.drain()
-        drained = Drained(rows, partials, self._digests, sketches, self.tally.drain(), self._heard)
-        self._rows, self._digests, self._heard = {}, Counter(), {}
-        self._rows_bytes = 0
+        drained = Drained(rows, partials, digests, sketches, self.tally.drain(), self._heard)
+        self._heard = {}
         return drained
 
     def put_back(self, drained: Drained) -> None:
         """Take back what a failed flush drained."""
-        for tenant, table in drained.partials.items():
-            self._rows.setdefault(tenant, []).append(table)
-            self._rows_bytes += table.nbytes
-        self._add_digests(drained.digests)
+        self._partials.put_back(drained.partials, drained.digests)
         self._identifier.cardinality.put_back(drained.cardinality)
         self.tally.put_back(drained.tally)
         for (place, _), heard in drained.heard.items():
@@ -260,7 +250,7 @@ class Edge:
             How many lives were dropped, or series if no lives were; 0 means that none has another number now.
         """
         size = len(self.lives)
-        if self._pending.points or self._rows:
+        if self._pending.points or self._partials:
             return 0
         self.remote.forget_idle(now_ns)
         if not size:
@@ -362,58 +352,9 @@ class Edge:
             sweep_stale(self.lives, sweep_now_ns, staleness_ns, out)
         rows = out.rows()
         if rows is not None:
-            self._keep(rows)
+            self._partials.add(rows)
         # Only now: every point applied so far was counted before its life could have to go.
         self.lives.limit_siblings(self.limits.lives_per_stream_max)
-
-    def _keep(self, rows: Rows) -> None:
-        slots = rows.series.astype(np.int64)
-        # A place and a treatment as one integer, and they and the window as one; numbered densely, which beats sorting,
-        # unless windows lie far apart.
-        treatments, codes = len(self.catalog.treatments), self.catalog.treatments_of(slots)
-        groups = self.catalog.places_of(slots).astype(np.int64) * treatments + codes
-        # What policy asks for in wider windows is widened here, so that all else knows of one width only.
-        widths = np.array([each.width_seconds(self.window_seconds) for each in self.catalog.treatments])[codes]
-        is_wider = widths > self.window_seconds
-        table = widened(rows.table, widths) if is_wider.any() else rows.table
-        windows_ns = table["window_start_ns"].to_numpy()
-        first_ns, width_ns = int(windows_ns.min()), self.window_seconds * NANOSECONDS
-        windows = (windows_ns - first_ns) // width_ns
-        pairs, inverse = _numbered(groups * (int(windows.max()) + 1) + windows)
-        digests = np.zeros(len(pairs), np.uint64)
-        np.add.at(digests, inverse, rows.digest)
-        of_pair_group, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
-        of_pair_place, of_pair_treatment = np.divmod(of_pair_group, treatments)
-        place_of_pair = of_pair_place.tolist()
-        window_of_pair = (of_pair_window * width_ns + first_ns).tolist()
-        keys = zip(place_of_pair, of_pair_treatment.tolist(), window_of_pair, strict=True)
-        self._add_digests(Counter(dict(zip(keys, digests.tolist(), strict=True))))
-        tenants = np.array([self.catalog.places[place].tenant for place in place_of_pair])
-        distinct, of_pair = np.unique(tenants, return_inverse=True)
-        for code, tenant in enumerate(distinct.tolist()):
-            of_tenant = np.ones(len(slots), np.bool_) if len(distinct) == 1 else of_pair[inverse] == code
-            parts = self._rows.setdefault(tenant, [])
-            parts.append(_folded(table, of_tenant, is_wider))
-            self._rows_bytes += parts[-1].nbytes
-            # The first part is what the last merge left.
-            if sum(part.num_rows for part in parts) > max(_ROWS_MERGED_MIN, 3 * parts[0].num_rows):
-                self._rows[tenant] = [_merged(parts)]
-                self._rows_bytes += self._rows[tenant][0].nbytes - sum(part.nbytes for part in parts)
-
-    def _add_digests(self, digests: Counter[tuple[int, int, int]]) -> None:
-        for key, digest in digests.items():
-            self._digests[key] = (self._digests[key] + digest) % 2**64
-
-
-def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
-    """The distinct non-negative values, ascending, and the number of each value among them."""
-    size = int(values.max()) + 1
-    if size > 4 * len(values) + 65_536:
-        return np.unique(values, return_inverse=True)
-    used = np.zeros(size, np.bool_)
-    used[values] = True
-    numbers: Int64s = (np.cumsum(used) - 1)[values]
-    return np.flatnonzero(used), numbers
 
 
 def _points_of(decoded: Decoded) -> Int64s:
@@ -436,17 +377,3 @@ def _each_alone(
         except Invalid as error:
             outcomes[i] = error
     return good
-
-
-def _folded(table: pa.Table, chosen: npt.NDArray[np.bool_], is_wider: npt.NDArray[np.bool_]) -> pa.Table:
-    """The chosen rows; of those in wider windows one a series and window."""
-    folding = chosen & is_wider
-    if not folding.any():
-        return table if chosen.all() else table.filter(chosen)
-    return pa.concat_tables([table.filter(chosen & ~is_wider), merge(table.filter(folding), PARTIAL_COLUMNS)])
-
-
-def _merged(tables: list[pa.Table]) -> pa.Table:
-    if len(tables) == 1:
-        return tables[0]
-    return merge(pa.concat_tables(tables), PARTIAL_COLUMNS)
