@@ -7,7 +7,6 @@ On disk, below the folder: ``inbox/`` (requests, see `collectors.inbox`) and ``s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from catchment.columns import EDGE_LANES, regional_topic
 from catchment.config import CollectorConfig
 from catchment.config_policies import Policies
 from catchment.crash import crash_point
@@ -118,7 +116,6 @@ class Collector:
         self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
         self._ladder = Ladder(self._state, limits, self._flusher.coarsen, now_ns)
-        self._messages = messages
         self._forward_state = StateFile(path)
         self._forwarder = Forwarder(
             self._forward_state,
@@ -127,6 +124,7 @@ class Collector:
             folder_id=self._inbox.folder_id,
             place=config.place,
             prefix=config.log.topic_prefix,
+            partitions=config.log.partitions,
             limits=limits,
             telemetry=telemetry,
         )
@@ -134,7 +132,7 @@ class Collector:
         self._admit: Admit | None = None
         self._flush_soon = asyncio.Event()
         self._refusals: Counter[tuple[Sender, str]] = Counter()
-        self._flush_trouble = self._trim_trouble = self._merge_trouble = self._log_trouble = ""
+        self._flush_trouble = self._trim_trouble = self._merge_trouble = ""
         self._policies = PolicyChanges(
             self._state,
             self.edge,
@@ -160,7 +158,7 @@ class Collector:
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
         flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
-        forwarding = asyncio.create_task(self._forward(forward_stop), name="forward")
+        forwarding = asyncio.create_task(self._forwarder.run(forward_stop), name="forward")
         tasks = [intake, flushing, forwarding]
         if tenants is not None:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
@@ -209,26 +207,6 @@ class Collector:
             log.warning("%s: %s", settings.file, line)
         return scraper
 
-    async def _forward(self, stop: asyncio.Event) -> None:
-        """Forward once the topics are there. A log that does not answer is asked again and again; senders are served
-        meanwhile, and the outbox fills.
-        """
-        config = self._config
-        lanes = [regional_topic(config.log.topic_prefix, config.place, lane) for lane in EDGE_LANES]
-        while True:
-            try:
-                await self._messages.create_topics(dict.fromkeys(lanes, config.log.partitions))
-                break
-            except Retry as error:
-                self._log_trouble = f"the log does not answer: {error}"
-                log.warning(self._log_trouble)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 1)
-                if stop.is_set():
-                    return
-        self._log_trouble = ""
-        await self._forwarder.run(stop)
-
     def not_ready(self) -> list[str]:
         """Why the collector should get no traffic; empty while it takes all that is sent."""
         full = self._pressure()
@@ -239,7 +217,7 @@ class Collector:
 
     def stalled(self) -> list[str]:
         """Why what was taken does not reach the log, and how much waits; empty while it does."""
-        trouble = self._log_trouble or self._forwarder.trouble
+        trouble = self._forwarder.trouble
         if not trouble:
             return []
         ladder = self._ladder
@@ -269,9 +247,8 @@ class Collector:
         return True
 
     def _change_policies(self, policies: Policies) -> None:
-        """On the edge's thread."""
-        refusals, self._refusals = self._refusals, Counter()
-        self._count_flush(self._flush(refusals, release=True))
+        """On the edge's thread; refusals are the event loop's, and go with the next flush."""
+        self._count_flush(self._flush(Counter(), release=True))
         crash_point("policies.flushed")
         self._policies.change(policies, self._clock())
         crash_point("policies.changed")

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 
-from catchment.columns import regional_topic
+from catchment.columns import EDGE_LANES, regional_topic
 from catchment.crash import crash_point
 from catchment.envelope import CONTENT_TYPE
 from catchment.errors import Corrupt, Fenced, Invalid, Retry
@@ -37,6 +37,7 @@ class Forwarder:
         messages: the log.
         folder_id: of the collector's folder: names the source for ever.
         place, prefix: of the topics: the zone that the collector stands in, or its region.
+        partitions: of topics that are not there yet.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Forwarder:
         folder_id: str,
         place: str,
         prefix: str,
+        partitions: int,
         limits: Limits,
         telemetry: Telemetry,
     ) -> None:
@@ -57,6 +59,7 @@ class Forwarder:
         self._source = Source(f"forward-{folder_id}")
         self._place = place
         self._prefix = prefix
+        self._partitions = partitions
         self._limits = limits
         self._telemetry = telemetry
         self._flushed = asyncio.Event()
@@ -70,10 +73,14 @@ class Forwarder:
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until ``stop`` is set and the outbox is empty, or what is left cannot be sent just then.
 
+        A log that does not answer is asked again and again; senders are served meanwhile, and the outbox fills.
+
         Raises:
             Corrupt: the log says that more was forwarded than this outbox ever held.
             Fenced: another process forwards this folder.
         """
+        if not await self._topics_are_there(stop):
+            return
         while True:
             writer: Writer | None = None
             try:
@@ -98,6 +105,21 @@ class Forwarder:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 # jitter
+
+    async def _topics_are_there(self, stop: asyncio.Event) -> bool:
+        topics = [regional_topic(self._prefix, self._place, lane) for lane in EDGE_LANES]
+        while True:
+            try:
+                await self._log.create_topics(dict.fromkeys(topics, self._partitions))
+                self.trouble = ""
+                return True
+            except Retry as error:
+                self.trouble = f"the log does not answer: {error}"
+                log.warning(self.trouble)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1)
+            if stop.is_set():
+                return False
 
     async def _start(self, writer: Writer) -> int:
         """The position to go on from: what the log has, which is never more than the outbox ever held."""

@@ -149,7 +149,7 @@ class OutageCollector:
         """Forward until the outbox is empty or the log does not take more: what a forwarder tries again and again."""
         stop = asyncio.Event()
         stop.set()
-        await self.collector._forward(stop)
+        await self.collector._forwarder.run(stop)
 
     def reason(self) -> str:
         """What ``/readyz`` gives as reasons not to be ready."""
