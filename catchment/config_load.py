@@ -148,8 +148,11 @@ def _policies_of(config: Config, tree: Keys, around: Surroundings) -> tuple[Poli
 
 
 def _with_faults(config: Config, policies: Policies, tree: Keys, around: Surroundings, prefix: str) -> Policies:
+    before = list(around.faults)
     for key, says in faults_of_policies(policies, config.resolution_seconds, config.flush_seconds):
-        around.fault(_line_of(tree, prefix + key), prefix + key, says)
+        # Of a rule of which a key was not understood nothing more can be said for sure.
+        if not any(f": {prefix}{key}" in fault for fault in before):
+            around.fault(_line_of(tree, prefix + key), prefix + key, says)
     return policies
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,9 @@ def faults_of_policies(policies: Policies, resolution_seconds: int, flush_second
         )
     for index, rule in enumerate(policies.metrics):
         found = [*_rule_faults(rule), *_time_faults(rule, resolution_seconds, flush_seconds)]
+        before = next((at for at, other in enumerate(policies.metrics[:index]) if _takes_all_of(other, rule)), None)
+        if before is not None:
+            found.append(("", f"never reached: metrics[{before}] takes all that it matches; put it before that"))
         faults += [(f"metrics[{index}]{key}", says) for key, says in found]
     return faults
 
@@ -176,6 +180,28 @@ def _actions(rule: MetricPolicy) -> dict[str, object]:
     }
 
 
+def _takes_all_of(rule: MetricPolicy, later: MetricPolicy) -> bool:
+    """Whether nothing is left for a later rule; True only where that is sure."""
+    return (
+        _covers(rule.match, later.match)
+        and (not rule.tenants or bool(later.tenants))
+        and all(not rule.tenants or any(_covers(glob, other) for glob in rule.tenants) for other in later.tenants)
+        and all(
+            name in later.attributes and _covers(glob, later.attributes[name]) for name, glob in rule.attributes.items()
+        )
+    )
+
+
+def _covers(glob: str, other: str) -> bool:
+    """Whether a glob surely matches all that another one does.
+
+    Its stars match the other's stars, and what these stand for; so it is one text that is compared.
+    """
+    if glob in ("*", other):
+        return True
+    return not set("?[") & set(glob) and "[" not in other and fnmatchcase(other, glob)
+
+
 def _rule_faults(rule: MetricPolicy) -> list[tuple[str, str]]:
     faults = []
     given = [key for key, value in _actions(rule).items() if value is not None and value != ()]
@@ -183,6 +209,11 @@ def _rule_faults(rule: MetricPolicy) -> list[tuple[str, str]]:
         faults.append(("", f"drop_metric drops all of it; remove {' and '.join(given)}, or drop_metric"))
     if not (rule.drop_metric or given):
         faults.append(("", f"says nothing; give {', '.join(_actions(rule))} or drop_metric"))
+    if not rule.match:
+        faults.append((".match", "an empty glob matches nothing"))
+    both = sorted({*rule.keep} & {*rule.drop})
+    if both:
+        faults.append((".drop", f"{both[0]!r} is in keep too, and what is dropped is not kept; remove one of them"))
     for key, globs in (("tenants", rule.tenants), ("keep", rule.keep), ("drop", rule.drop)):
         faults += [(f".{key}[{at}]", "an empty glob matches nothing") for at, glob in enumerate(globs) if not glob]
     return faults

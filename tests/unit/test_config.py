@@ -13,11 +13,9 @@ from catchment.config import Config, Profile
 from catchment.config_build import mapping_of
 from catchment.config_kafka import KafkaTls
 from catchment.config_load import load, load_text, write
-from catchment.config_policies import DEFAULT_DROP, Policies
 from catchment.config_yaml import Surroundings
 from catchment.errors import ConfigFaults
 from catchment.limits import Limits
-from catchment.reach import Reach
 from catchment.units import Address, about, about_duration, bytes_of, duration_text, seconds_of, size_text
 
 SMALLEST = """
@@ -33,8 +31,6 @@ listen:
   ui: 127.0.0.1:8080
   status: 127.0.0.1:13133
 """
-
-NOTHING = "says nothing; give keep, drop, reach, resolution, flush, histogram_scale or drop_metric"
 
 
 def read(text: str, profile: Profile = Profile.UP, **env: str) -> Config:
@@ -126,42 +122,7 @@ def test_all_faults_come_at_once_with_file_line_key_value_and_cure() -> None:
         ("limits: {request_bytes_max: 1GiB}", "is above limits.request_bytes_uncompressed_max"),
         ("limits: {outbox_bytes_max: much}", "expected a size such as 512KiB"),
         ("limits: {past_seconds_max: 30x}", "expected a duration such as"),
-        ("policies: {metrics: [{keep: [a]}]}", "policies.metrics[0].match: missing"),
-        ("policies: {metrics: {match: a}}", "policies.metrics: expected a list"),
-        (
-            "policies: {metrics: [{match: a}]}",
-            "says nothing; give keep, drop, reach, resolution, flush, histogram_scale or drop_metric",
-        ),
-        ("policies: {metrics: [{match: a, drop_metric: perhaps}]}", "expected true or false"),
-        ("policies: {metrics: [{match: a, drop_metric: true, keep: [b]}]}", "drop_metric drops all of it"),
         ("retention: {metrics_1m: forever}", "retention.metrics_1m = 'forever': expected a duration"),
-        ("policies: {metrics: [{match: a, tenant: b, drop: [c]}]}", "unknown key; did you mean tenants?"),
-        ("policies: {metrics: [{match: a, attributes: [b], drop: [c]}]}", "expected keys with texts"),
-        ("policies: {metrics: [{match: a, tenants: [''], drop: [c]}]}", "tenants[0]: an empty glob matches nothing"),
-        (
-            "policies: {metrics: [{match: a, resolution: 90s}]}",
-            "metrics[0].resolution: 90s is no multiple of resolution =",
-        ),
-        ("policies: {metrics: [{match: a, resolution: 10s}]}", "10s is no multiple of resolution = 1m that divides an"),
-        ("policies: {metrics: [{match: a, resolution: 2h}]}", "metrics[0].resolution = '2h': expected at most 1h"),
-        (
-            "policies: {metrics: [{match: a, flush: 12s}]}",
-            "metrics[0].flush: 12s is no multiple of flush = 5s; expected",
-        ),
-        (
-            "policies: {metrics: [{match: a, flush: 1s}]}",
-            "1s is no multiple of flush = 5s; expected such as 10s or 50s",
-        ),
-        ("policies: {metrics: [{match: a, histogram_scale: 6}]}", "expected at most 5"),
-        ("policies: {version: a b}", "policies.version: 'a b' is no name"),
-        ("policies: absent.yaml", "policies.file = 'absent.yaml': cannot be read: No such file"),
-        ("policies: [a]", "policies: expected keys with values"),
-        ("policies: {reach: planet}", "policies.reach = 'planet': expected one of cluster, region, global"),
-        ("policies: {metrics: [{match: a, drop_metric: true, reach: region}]}", "remove reach, or drop_metric"),
-        (
-            "policies: {metrics: [{match: a, drop_metric: true, flush: 10s, drop: [b]}]}",
-            "remove drop and flush, or drop_metric",
-        ),
         ("zone: a_b", "zone: 'a_b' is not the name of a place"),
         ("zone: local", "zone: 'local' is not a place of its own below the region"),
         ("zone: a", "zone: `up` has one aggregator"),
@@ -304,60 +265,6 @@ def test_faults_of_kafka_and_tls(text: str, fault: str) -> None:
     assert len([line for line in found if fault in line]) == 1, found
 
 
-def test_the_version_of_policies_changes_with_their_content() -> None:
-    """Equal policies have one version, others another, so that a row tells which was in force."""
-    assert Policies().version == Policies(default_drop=DEFAULT_DROP).version
-    assert Policies().version != Policies(default_drop=("a",)).version
-
-
-POLICIES = (
-    "version: 7\ndefault_drop: [pod]\nmetrics: [{match: a, tenants: [t], attributes: {b: c*}, drop: ['${env:D}']}]\n"
-)
-
-
-def test_policies_may_have_a_file_of_their_own(tmp_path: Path) -> None:
-    """`policies: FILE` and `policies: {file: FILE}` read it, with its expansions; what is written has it all inline."""
-    file, path = tmp_path / "policies.yaml", tmp_path / "catchment.yaml"
-    file.write_text(POLICIES)
-    found = []
-    for said in (str(file), f"{{file: {file}}}"):
-        path.write_text(f"{SMALLEST}policies: {said}\n")
-        found.append(load(path, env={"D": "${env:X}"}))
-    assert found[0] == found[1]
-    policies = found[0].policies
-    assert (policies.file, policies.default_drop, policies.metrics[0].drop) == (file, ("pod",), ("${env:X}",))
-    assert policies.metrics[0].attributes == {"b": "c*"}
-    path.write_text(f"{SMALLEST}policies: {{{POLICIES.strip().replace(chr(10), ', ')}}}\n")
-    inline = load(path, env={"D": "${env:X}"}).policies
-    assert inline.version == policies.version and policies.version.startswith("7+")
-    write(found[0], path)
-    file.unlink()
-    assert load(path, env={}).policies == inline
-
-
-def test_faults_of_a_policies_file_name_its_lines_along_with_all_others(tmp_path: Path) -> None:
-    """Both files' faults are reported at once, each with its own file, line, key and what would be right."""
-    file, path = tmp_path / "policies.yaml", tmp_path / "catchment.yaml"
-    file.write_text(
-        "default_drops: [a]\nfile: x\nmetrics:\n- {match: a}\n- {match: b, reach: moon}\n"
-        "- {match: c, drop_metric: perhaps}\n"
-    )
-    path.write_text(f"region: X\npolicies:\n  file: {file}\n  reach: global\n")
-    with pytest.raises(ConfigFaults) as caught:
-        load(path)
-    assert sorted(line.removeprefix(f"{tmp_path}/") for line in caught.value.faults) == [
-        "catchment.yaml:1: region: 'X' is not a region's name; expected 1 to 40 of a-z, 0-9 and -",
-        f"catchment.yaml:4: policies.reach: the policies stand in {file}; move it there",
-        "policies.yaml:1: default_drops: unknown key; did you mean default_drop?",
-        "policies.yaml:2: file: this is that file; remove it",
-        f"policies.yaml:4: metrics[0]: {NOTHING}",
-        "policies.yaml:5: metrics[1].reach = 'moon': expected one of cluster, region, global",
-        f"policies.yaml:5: metrics[1]: {NOTHING}",
-        "policies.yaml:6: metrics[2].drop_metric = 'perhaps': expected true or false",
-        f"policies.yaml:6: metrics[2]: {NOTHING}",
-    ]
-
-
 def test_an_unreadable_file_is_a_fault(tmp_path: Path) -> None:
     """A missing file, a folder and binary data are faults, not stack traces."""
     binary = tmp_path / "binary.yaml"
@@ -418,12 +325,3 @@ def test_one_file_says_where_a_zone_stands() -> None:
     assert between.for_aggregator().to == "jp-east-a"
     store = read("region: jp-east\nstore: {scope: region}", Profile.STORE)
     assert (store.for_store().region, read("").for_store().region) == ("jp-east", None)
-
-
-def test_the_reach_of_metrics_is_read_and_written_back() -> None:
-    """A policy's reach, and that of an entry, survive the trip through a file; an entry without one has none."""
-    config = read("policies: {reach: region, metrics: [{match: sli.*, reach: global}, {match: a, keep: [b]}]}")
-    assert config.policies.reach is Reach.REGION
-    assert [rule.reach for rule in config.policies.metrics] == [Reach.GLOBAL, None]
-    assert mapping_of(config)["policies"]["metrics"][0]["reach"] == "global"
-    assert config.policies.version != read("").policies.version
