@@ -62,7 +62,9 @@ def _sum(pairs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _rule(effect: Effect, rule: MetricPolicy | None, flushes: int) -> dict[str, Any]:
-    said = {name: value for name, value in mapping_of(rule).items() if value} if rule is not None else {}
+    keys = mapping_of(rule).items() if rule is not None else ()
+    # Without what is empty, as a list that nobody gave; a scale of 0 is something.
+    said = {name: value for name, value in keys if value or (value == 0 and value is not False)}
     return {
         "rule": effect.rule if rule is not None else None,
         "matches": {name: value for name, value in said.items() if name in _MATCHING},

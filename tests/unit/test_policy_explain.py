@@ -28,7 +28,7 @@ TRIED = Policies(
         MetricPolicy(match="hits", keep=("route",), resolution_seconds=300, flush_seconds=120.0),
         MetricPolicy(match="debug.*", drop_metric=True),
         MetricPolicy(match="*", attributes={"pod": "p1"}, keep=("pod",)),
-        MetricPolicy(match="absent", drop=("x",)),
+        MetricPolicy(match="absent", drop=("x",), histogram_scale=0),
     ),
 )
 BEFORE = Policies(default_drop=("pod",))
@@ -104,6 +104,7 @@ def test_each_rule_is_told_apart() -> None:
     assert pods["matches"] == {"match": "*", "attributes": {"pod": "p1"}}
     assert pods["attributes_back"] == [{"name": "pod", "streams": 2, "values": 1}]
     assert (absent["streams"], absent["metrics"]) == (0, [])
+    assert absent["actions"] == {"drop": ["x"], "histogram_scale": 0}
     assert rest["metrics"] == ["level"] and rest["attributes_back"][0]["values"] == 2
     assert report["after"].startswith("9+") and report["before"] == BEFORE.version
     assert report["flushes"] == 10 and report["seconds"] == 570
