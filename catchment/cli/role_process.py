@@ -2,7 +2,8 @@
 
 A reload reads the file again. When what the role uses has changed, the role is stopped gracefully and started with the
 new configuration in the same process: a restart goes on where it was. What a role can take up without (a collector its
-policies) it does. A policies file is looked at every second: when it changes, that is a reload.
+policies) it does; what cannot be taken just then, since the disk is full, is tried again. A policies file is looked at
+every second: when it changes, that is a reload.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from catchment.units import Address, about_duration
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -104,6 +106,7 @@ class RoleProcess:
         self._next: Config | None = None
         self._config = load()
         self._policies_seen = version_of_policies(self._config)
+        self._again_at: float | None = None
         self._stopping = False
         self._stalled_since: float | None = None
 
@@ -159,6 +162,7 @@ class RoleProcess:
             self._context.stop.set()
 
     async def _reload(self) -> Sequence[str]:
+        self._again_at = None
         try:
             config = self._load()
         except ConfigFaults as faults:
@@ -173,8 +177,9 @@ class RoleProcess:
                 adopted = self._next is None and context.adopt is not None and await context.adopt(view)
             except Retry as error:
                 self._telemetry.count(OwnMetric.CONFIG_RELOADS, 1, "refused")
-                log.warning("configuration not taken, the old one stays", extra={"error": str(error)})
-                return [f"cannot be taken now: {error}; ask again"]
+                log.warning("configuration not taken, the old one stays for now", extra={"error": str(error)})
+                self._again_at = time.monotonic() + _AGAIN_SECONDS
+                return [f"cannot be taken now: {error}; it is tried again every {about_duration(_AGAIN_SECONDS)}"]
             if adopted:
                 self._config = config
             else:
@@ -195,7 +200,8 @@ class RoleProcess:
         while True:
             self._stalled_seconds()
             looked = version_of_policies(self._next or self._config)
-            if looked != self._policies_seen:
+            is_due = self._again_at is not None and time.monotonic() >= self._again_at
+            if looked != self._policies_seen or is_due:
                 self._policies_seen = looked
                 await self._reload()
             await asyncio.sleep(_LOOK_SECONDS)
@@ -243,6 +249,8 @@ class RoleProcess:
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        # The supervisor starts us with it blocked: one that came before now is handled here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _tell(self, address: Address) -> None:
         if self._state_file is not None:

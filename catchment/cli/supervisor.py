@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class ChildSpec:
     """A child: its name, unique under one supervisor, and what to run.
 
     ``command`` is given ``--name NAME --state FILE`` besides, keeps rules 4 and 5, stops at SIGTERM and reads its
-    configuration again at SIGHUP.
+    configuration again at SIGHUP, which it finds blocked: it lets it in once it has a handler.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Supervisor:
 
     async def _start(self, child: Child) -> None:
         child.state_file.unlink(missing_ok=True)
-        with contextlib.ExitStack() as files:
+        with contextlib.ExitStack() as files, _reloads_wait():
             child.process = await asyncio.create_subprocess_exec(
                 *child.spec.command,
                 "--name",
@@ -244,6 +244,16 @@ async def _stalled(child: Child) -> list[str]:
     with contextlib.suppress(ValueError):
         return list(json.loads(answer[1]).get("stalled", ())) if answer is not None else []
     return []
+
+
+@contextlib.contextmanager
+def _reloads_wait() -> Iterator[None]:
+    """Let what is started meanwhile begin with SIGHUP blocked: it would die of one before it has a handler for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -192,6 +192,30 @@ def test_children_read_their_configuration_again(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_reload_while_children_start_is_for_them_too(tmp_path: Path) -> None:
+    """It neither kills a child that has no handler yet, nor is it lost: the child has what the file says by then."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(specs(tmp_path), tmp_path / "run", Telemetry())
+        ready = asyncio.Event()
+        task = asyncio.create_task(supervisor.run(ready))
+        try:
+            await until(lambda: all(child.process is not None for child in supervisor.children))
+            for name in NAMES:
+                file = tmp_path / f"{name}.yaml"
+                file.write_text(file.read_text().replace("region: first", "region: second"))
+                supervisor.reload()
+            await asyncio.wait_for(ready.wait(), 20)
+            await until(lambda: {region for *_, region in events(tmp_path)[-3:]} == {"second"})
+            assert [child.restarts for child in supervisor.children] == [0, 0, 0]
+            assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        finally:
+            supervisor.stop()
+            await asyncio.wait_for(task, 20)
+
+    asyncio.run(scenario())
+
+
 def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     """After SIGKILL of the supervisor no child is left to hold a port or a folder."""
     program = (
