@@ -361,7 +361,11 @@ _CARDINALITY = View(
         CLUSTER,
         ViewColumn("metric", _TEXT, "name of the metric; otel.overflow: those beyond limits.cardinality_sketches_max"),
         ViewColumn("attribute", _TEXT, "an attribute that policy keeps"),
-        ViewColumn("window_start", _TIME, "start of the day, UTC: what follows is of streams that began on it"),
+        ViewColumn(
+            "window_start",
+            _TIME,
+            "start of the day, UTC, on which streams began or policy gave them another series",
+        ),
         ViewColumn("distinct_values", "UInt64", "estimate of how many values the attribute had, within 3.3 % mostly"),
         ViewColumn("series", "UInt64", "estimate of how many series the metric's streams asked for"),
         ViewColumn("streams", "UInt64", "streams that have the attribute"),
