@@ -41,6 +41,8 @@ _UNLIMITED = 1 << 40
 DISTINCT_MAX = 1000
 # What a row and a bucket take in memory, about.
 _ROW_BYTES, _BUCKET_BYTES = 150, 16
+# The least that a row takes encoded: padding hides what a few take.
+_ENCODED_ROW_BYTES_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class _Trial:
         )
         self._flush_seconds = flush_seconds
         self._held: dict[tuple[int, str, float], list[pa.Table]] = defaultdict(list)
-        self.envelopes_bytes = 0
+        self.envelopes_bytes = 0.0
         self.sizes: dict[int, Size] = defaultdict(Size)
 
     def take(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> int:
@@ -181,16 +183,17 @@ class _Trial:
     def _count(self, tenant: str, by_rule: dict[int, pa.Table]) -> None:
         """Count the rows of a tenant's envelope; its bytes are shared by what rows and buckets take in memory."""
         rows = pa.concat_tables(by_rule.values())
-        # What it takes to have an envelope at all is no rule's doing.
-        envelope_bytes = _encoded_bytes(compact(rows.slice(0, 1)), tenant)
-        self.envelopes_bytes += envelope_bytes
-        rows_bytes = max(_encoded_bytes(rows, tenant) - envelope_bytes, 0)
-        weights = {
-            rule: _ROW_BYTES * table.num_rows + _BUCKET_BYTES * _buckets(table) for rule, table in by_rule.items()
-        }
+        weights = {rule: _weight(table) for rule, table in by_rule.items()}
+        total, size_bytes = sum(weights.values()), _encoded_bytes(rows, tenant)
+        # What it takes to have an envelope at all is no rule's doing: an envelope of one row, but for that row.
+        first = compact(rows.slice(0, 1))
+        others_bytes = size_bytes - _encoded_bytes(first, tenant)
+        share = total / (total - _weight(first)) if rows.num_rows > 1 else 0.0
+        rows_bytes = min(max(others_bytes * share, _ENCODED_ROW_BYTES_MIN * rows.num_rows), size_bytes)
+        self.envelopes_bytes += size_bytes - rows_bytes
         for rule, table in by_rule.items():
             self.sizes[rule].rows += table.num_rows
-            self.sizes[rule].size_bytes += rows_bytes * weights[rule] / sum(weights.values())
+            self.sizes[rule].size_bytes += rows_bytes * weights[rule] / total
 
     def series(self) -> dict[int, Size]:
         """What left by rule, with the series that it is of."""
@@ -202,6 +205,11 @@ class _Trial:
 
 def _encoded_bytes(rows: pa.Table, tenant: str) -> int:
     return len(encode(seal("metrics_cluster", rows, tenant=tenant, region="", producer="", sequence=0)))
+
+
+def _weight(table: pa.Table) -> int:
+    rows: int = table.num_rows
+    return _ROW_BYTES * rows + _BUCKET_BYTES * _buckets(table)
 
 
 def _buckets(table: pa.Table) -> int:
@@ -269,7 +277,7 @@ class DryRun:
                 change.streams = min(change.streams, effect.streams)
         return list(self._effects.values())
 
-    def envelopes_bytes(self) -> tuple[int, int]:
+    def envelopes_bytes(self) -> tuple[float, float]:
         """What envelopes take besides their rows, with the policies that are compared with and with those tried."""
         return self._before.envelopes_bytes, self._after.envelopes_bytes
 

@@ -14,10 +14,12 @@ from catchment.cli.main import run
 from catchment.cli.policy_report import as_mapping, printed
 from catchment.config_policies import MetricPolicy, Policies
 from catchment.limits import Limits
+from collectors.decode.remote_wire import REMOTE_WRITE_1
 from collectors.dry_run import EVERYTHING, DryRun
 from collectors.inbox import Inbox
 from collectors.recorded import recorded
 from collectors.records import Received
+from tests import remote_write as rw
 from tests.durable_edge import DurableEdge
 from tests.edge_harness import received
 from tests.otlp import body, counter, gauge, ns, number
@@ -135,6 +137,23 @@ def test_series_beyond_a_budget_are_named() -> None:
         "limits.series_bytes_per_tenant_max is 100 bytes"
     )
     assert len(said) == 2
+
+
+def test_requests_of_remote_write_are_tried_too() -> None:
+    """Samples become points and series as at the edge, held parts and all; even one row takes some bytes."""
+    tried = Policies(metrics=(MetricPolicy(match="req*", drop=("pod",)), MetricPolicy(match="up", drop_metric=True)))
+    dry = DryRun(tried, Policies(default_drop=()), Limits(), window_seconds=60, flush_seconds=10)
+    for time_s in range(1, 200, 5):
+        series = [each for pod in "abc" for each in rw.histogram("req", time_s, [1, 2], 1.0, [0.5], pod=pod)]
+        for part in (series[:5], [*series[5:], (rw.labels("up"), [(time_s, 1)])]):
+            data = rw.body(*part)
+            dry.take([received(data, time_s, "acme", "c", REMOTE_WRITE_1)], [data])
+    request, up, others = dry.effects()
+    assert (request.streams, request.before.series, request.after.series) == (3, 3, 1)
+    assert request.before.rows > 2 * request.after.rows > 0
+    assert request.before.size_bytes > request.after.size_bytes >= 20 * request.after.rows
+    assert (up.streams, up.before.series, up.after.series, up.after.size_bytes) == (1, 1, 0, 0)
+    assert others.streams == 0
 
 
 def test_the_table_names_rules_and_what_they_do() -> None:
