@@ -235,6 +235,13 @@ class Limits:
         consequence="older ones are accepted and counted as unverified",
         least=0,
     )
+    late_heartbeat_seconds_max: int = setting(
+        604_800,
+        "how late a point may be and still be a sign of life of its cluster in the point's own window",
+        unit="seconds",
+        consequence="older ones are accepted, but their windows stay silent in coverage",
+        least=0,
+    )
     seen_points_max: int = setting(
         4_000_000,
         "delta and gauge points remembered to recognise repeats; 8 bytes each",

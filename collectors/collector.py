@@ -27,9 +27,10 @@ from collectors import life_table, policy_change, series_table
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
 from collectors.catalog import Catalog
-from collectors.edge import Edge, Heard
+from collectors.edge import Edge
 from collectors.flush import Flushed, Flusher
 from collectors.forward import Forwarder
+from collectors.heard import Heard
 from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 DEFAULT_TENANT = "default"
 # How long a stop goes on forwarding; what is left in the outbox is safe there.
 _FORWARD_SECONDS = 20
+# One in each window, also where the loop is late.
+_BEATS_PER_WINDOW = 4
 
 
 class Context(Protocol):
@@ -132,6 +135,7 @@ class Collector:
         self._admit: Admit | None = None
         self._flush_soon = asyncio.Event()
         self._refusals: Counter[tuple[Sender, str]] = Counter()
+        self._beats: list[int] = []
         self._flush_trouble = self._trim_trouble = self._merge_trouble = ""
         self._policies = PolicyChanges(
             self._state,
@@ -159,7 +163,7 @@ class Collector:
         intake = asyncio.create_task(self._intake.run(), name="intake")
         flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
         forwarding = asyncio.create_task(self._forwarder.run(forward_stop), name="forward")
-        tasks = [intake, flushing, forwarding]
+        tasks = [intake, flushing, forwarding, asyncio.create_task(self._beat_forever(), name="beat")]
         if tenants is not None:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
         if certificates is not None:
@@ -313,12 +317,19 @@ class Collector:
                 raise
             self._flush_trouble = f"flushing fails: {error}"
 
+    async def _beat_forever(self) -> None:
+        """Note that this process lives: flushes may be further apart than windows, or come on either side of one."""
+        while True:
+            self._beats.append(self._clock())
+            await asyncio.sleep(self._config.resolution_seconds / _BEATS_PER_WINDOW)
+
     async def _flush_once(self, *, release: bool = False) -> None:
         try:
             started = time.monotonic()
             refusals, self._refusals = self._refusals, Counter()
+            beats, self._beats = self._beats, []
             with self._tracing.span("collector.flush"):
-                flushed = await self._pipeline.run(lambda: self._flush(refusals, release=release))
+                flushed = await self._pipeline.run(lambda: self._flush(refusals, beats, release=release))
             self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
             self._flush_trouble = ""
         except Retry as error:
@@ -335,7 +346,7 @@ class Collector:
         for (reason, unit), count in flushed.drops.items():
             self._telemetry.count(OwnMetric.DROPS, count, "collector", "metrics", reason, unit)
 
-    def _flush(self, refusals: Counter[tuple[Sender, str]], *, release: bool) -> Flushed:
+    def _flush(self, refusals: Counter[tuple[Sender, str]], beats: Sequence[int], *, release: bool) -> Flushed:
         """On the edge's thread: a cut at what was applied so far; ``release`` lets go of what is held.
 
         Once that is committed nothing below it makes it a failed flush: what has not worked is said on the status port,
@@ -349,7 +360,8 @@ class Collector:
         if exploded is not None:
             log.warning(exploded.text, extra=exploded.fields)
         own = self._own
-        self.edge.hear(own.tenant, own.cluster, Heard(own.labels, now_ns, self.edge.policy.version))
+        for beat_ns in (*beats, now_ns):
+            self.edge.hear(own.tenant, own.cluster, Heard(own.labels, beat_ns, self.edge.policy.version))
         position = self._pipeline.applied
         flushed = self._flusher.flush(position, now_ns, policies=self._policies.trimmed(now_ns), release=release)
         crash_point("flush.committed")

@@ -32,6 +32,7 @@ from collectors.decode.forms import Decoder, Form, decoders, form_of
 from collectors.decode.points import Decoded
 from collectors.decode.remote_wire import WriteRequests
 from collectors.explosion import Explosion, Explosions
+from collectors.heard import Heard, HeardIn, SignsOfLife
 from collectors.histograms import HistogramPoints, cumulative_histograms, histogram_deltas
 from collectors.identify import Identifier
 from collectors.kinds import Kind
@@ -54,15 +55,6 @@ Int64s = npt.NDArray[np.int64]
 _BUCKETS_PER_POINT = 8
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A sign of life of a cluster."""
-
-    labels: str
-    heartbeat_ns: int
-    policy_version: str
-
-
 @dataclass
 class Drained:
     """What a flush takes.
@@ -76,7 +68,7 @@ class Drained:
     digests: Counter[tuple[int, int, int]]
     cardinality: Sketches
     tally: dict[tuple[int, str, str], int]
-    heard: dict[tuple[int, int], Heard]
+    heard: HeardIn
 
 
 class Edge:
@@ -106,7 +98,7 @@ class Edge:
         self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
         self._partials = Partials(catalog, window_seconds)
-        self._heard: dict[tuple[int, int], Heard] = {}
+        self._signs = SignsOfLife(window_seconds=window_seconds, late_seconds=limits.late_heartbeat_seconds_max)
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:
         """Decode, check and identify requests, all in one go.
@@ -231,8 +223,7 @@ class Edge:
         partials, digests = self._partials.drain()
         rows = {tenant: named(table, self.catalog) for tenant, table in partials.items()}
         sketches = self._identifier.cardinality.drain()
-        drained = Drained(rows, partials, digests, sketches, self.tally.drain(), self._heard)
-        self._heard = {}
+        drained = Drained(rows, partials, digests, sketches, self.tally.drain(), self._signs.drain(now_ns))
         return drained
 
     def put_back(self, drained: Drained) -> None:
@@ -240,8 +231,7 @@ class Edge:
         self._partials.put_back(drained.partials, drained.digests)
         self._identifier.cardinality.put_back(drained.cardinality)
         self.tally.put_back(drained.tally)
-        for (place, _), heard in drained.heard.items():
-            self.hear(self.catalog.places[place].tenant, self.catalog.places[place].cluster, heard)
+        self._signs.put_back(drained.heard)
 
     def evict_idle(self, now_ns: int) -> int:
         """Drop lives without points for ``stream_idle_seconds``, dead ones, and the oldest where the table is full.
@@ -303,12 +293,8 @@ class Edge:
         return self._explosions.look(self._identifier.cardinality.folded(), now_ns)
 
     def hear(self, tenant: str, cluster: str, heard: Heard) -> None:
-        """Take note of a sign of life: the latest in each window counts, since a window without one is silent."""
-        window_ns = heard.heartbeat_ns - heard.heartbeat_ns % (self.window_seconds * NANOSECONDS)
-        key = self.catalog.place(tenant, cluster), window_ns
-        known = self._heard.get(key)
-        if known is None or known.heartbeat_ns < heard.heartbeat_ns:
-            self._heard[key] = heard
+        """Take note of a sign of life."""
+        self._signs.hear(self.catalog.place(tenant, cluster), heard)
 
     def _aggregate(self, sweep_now_ns: int | None) -> None:
         """Turn pending points into partial rows."""
@@ -352,6 +338,10 @@ class Edge:
             sweep_stale(self.lives, sweep_now_ns, staleness_ns, out)
         rows = out.rows()
         if rows is not None:
+            # Not of rows that only a held gauge makes, and before they are widened.
+            has_points = rows.table["points"].to_numpy() > 0
+            places = self.catalog.places_of(rows.series[has_points].astype(np.int64))
+            self._signs.points(places, rows.table["window_start_ns"].to_numpy()[has_points])
             self._partials.add(rows)
         # Only now: every point applied so far was counted before its life could have to go.
         self.lives.limit_siblings(self.limits.lives_per_stream_max)

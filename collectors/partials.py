@@ -67,7 +67,7 @@ class Partials:
         windows_ns = table["window_start_ns"].to_numpy()
         first_ns, width_ns = int(windows_ns.min()), self._window_seconds * NANOSECONDS
         windows = (windows_ns - first_ns) // width_ns
-        pairs, inverse = _numbered(groups * (int(windows.max()) + 1) + windows)
+        pairs, inverse = numbered(groups * (int(windows.max()) + 1) + windows)
         digests = np.zeros(len(pairs), np.uint64)
         np.add.at(digests, inverse, rows.digest)
         of_pair_group, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
@@ -96,7 +96,7 @@ class Partials:
             self._digests[key] = (self._digests[key] + digest) % 2**64
 
 
-def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
+def numbered(values: Int64s) -> tuple[Int64s, Int64s]:
     """The distinct non-negative values, ascending, and the number of each value among them."""
     size = int(values.max()) + 1
     if size > 4 * len(values) + 65_536:

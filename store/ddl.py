@@ -261,11 +261,20 @@ GROUP BY tenant, region, cluster, window_seconds"""
     retired = f"""CREATE TABLE IF NOT EXISTS {RETIRED_TABLE} (
     {place},
     state SimpleAggregateFunction(max, Tuple(changed_ns Int64, retired_from Int64))
-        COMMENT 'latest decision: when, and the unix second from which it is retired (0: it is not)'
+        COMMENT 'a decision: when it was made, and the unix second from which it is retired (0: it is not)'
 ) ENGINE = AggregatingMergeTree
 ORDER BY (tenant, region, cluster)
 SETTINGS {settings}"""
-    return registry, fill, retired
+    return registry, fill, retired, KEEP_DECISIONS
+
+
+# The first program kept a cluster's latest decision only. Under a key of its own each one stays. That program goes on
+# with the table: the latest decision still is the largest state; its own rows have the default key, and count here too.
+KEEP_DECISIONS = f"""ALTER TABLE {RETIRED_TABLE}
+    ADD COLUMN IF NOT EXISTS decided_ns Int64 COMMENT 'when the decision was made: each is kept',
+    ADD COLUMN IF NOT EXISTS expected_from SimpleAggregateFunction(max, Int64)
+        COMMENT 'the unix second from which it is expected again, if it is not retired',
+    MODIFY ORDER BY (tenant, region, cluster, decided_ns)"""
 
 
 def tenant_tables() -> tuple[str, ...]:

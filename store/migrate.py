@@ -6,10 +6,11 @@ Rules:
    in order, each recorded when it is through. Steps are idempotent: a killed migration is simply run again.
 2. Only under the ledger's exclusive lock, and steps only with no open intent: replaying an insert after a view was
    added would fill that view twice.
-3. Functions and views hold no data: they are replaced whenever their text has changed.
+3. Functions and views hold no data: they are replaced whenever their text has changed. That of coverage changes with
+   the retention of heartbeats.
 4. A store that a newer program migrated is `TooNew`.
 5. A lane's table that is not there is made, also between versions: nothing fills it but its own messages, and a program
-   that does not know it leaves it alone.
+   that does not know it leaves it alone. So is a column that has a default, for the same reason.
 6. Retention is set to what the configuration says at every start; without a word nothing expires.
 """
 
@@ -23,7 +24,16 @@ import pyarrow as pa
 from catchment.crash import crash_point
 from catchment.errors import Retry, TooNew
 from catchment.identity import hash_parts
-from store.ddl import MIGRATIONS_TABLE, TABLES_DATABASE, create_all, create_table, modify_retention, tables
+from store.ddl import (
+    KEEP_DECISIONS,
+    MIGRATIONS_TABLE,
+    RETIRED_TABLE,
+    TABLES_DATABASE,
+    create_all,
+    create_table,
+    modify_retention,
+    tables,
+)
 from store.engine.port import Engine
 from store.functions import FUNCTIONS
 from store.ledger import Ledger
@@ -72,8 +82,10 @@ def migrate(
     with ledger.exclusive():
         applied = _to_version(engine, ledger, now_ns)
         applied += _add_tables(engine, ledger, now_ns)
-        applied += _replace_definitions(engine, now_ns)
-        applied += _set_retention(engine, retention_seconds or {})
+        retention = retention_seconds or {}
+        applied += _add_decisions(engine, now_ns)
+        applied += _replace_definitions(engine, now_ns, retention.get("health", 0))
+        applied += _set_retention(engine, retention)
         return applied
 
 
@@ -116,8 +128,26 @@ def _add_tables(engine: Engine, ledger: Ledger, now_ns: int) -> list[str]:
     return [f"table {table.name}" for table in added]
 
 
-def _replace_definitions(engine: Engine, now_ns: int) -> list[str]:
-    definitions = [*(function.sql for function in FUNCTIONS), *(view.sql for view in views())]
+def _add_decisions(engine: Engine, now_ns: int) -> list[str]:
+    columns = _one(
+        engine,
+        "SELECT name FROM system.columns WHERE concat(database, '.', table) = {table:String}",
+        table=RETIRED_TABLE,
+    )
+    if "decided_ns" in columns.split("\n"):
+        return []
+    engine.execute(KEEP_DECISIONS)
+    crash_point("migrate.applied")
+    what = "every decision about a cluster is kept"
+    _record(engine, VERSION, what, now_ns)
+    return [what]
+
+
+def _replace_definitions(engine: Engine, now_ns: int, health_retention_seconds: int) -> list[str]:
+    definitions = [
+        *(function.sql for function in FUNCTIONS),
+        *(view.sql for view in views(health_retention_seconds)),
+    ]
     name = f"definitions {hash_parts(*definitions):016x}"
     latest = _one(engine, f"SELECT argMax(what, applied_ns) FROM {MIGRATIONS_TABLE} WHERE version = 0")
     if latest == name:

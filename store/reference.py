@@ -44,8 +44,19 @@ region (`reach: region`), `stored_points` of the level `cluster` counts only tho
 
 `coverage_1m` lists every window that has ended since a cluster was first seen, whether anything came or not:
 `reported / expected` is the coverage, and what is missing is unknown, never up. A window appears once it has ended;
-what is still on its way counts as not reported until it is here. A cluster is expected from its first window until it
-is retired; one that reports all the same is expected in those windows.
+what is still on its way counts as not reported until it is here. Per tenant the globe is the sum over its regions.
+
+| a cluster that | counts |
+| --- | --- |
+| is new | from its first window on: older windows do not change |
+| died | as expected and not reported, for as long as nobody retires it |
+| comes late | as not reported until its rows are here, then as reported, however old the window |
+| is retired | in windows that began before its retirement, as before; in later ones only where it reports |
+| comes back (`--back`) | as expected again from then on; the windows in which it was retired stay as they were |
+| moved to another region, or has another name | there as a new one; retire it where it was |
+
+`catchment cluster retire NAME --from TIME` decides about the past, or takes a decision back: of decisions the latest
+holds from its own time on. Where heartbeats expire (`retention: {health: …}`), windows older than that are not listed.
 """
 
 

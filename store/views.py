@@ -5,71 +5,30 @@ Rules:
 1. A view groups by plain key columns of its table, so that filters on them reach the table's primary key.
 2. What is computed from groups (maps, sums, latest values) is computed outside of the grouping.
 3. Every column has a comment. Names and meanings are docs/sql.md, generated from here.
-4. Absence is data: coverage lists every window in which a cluster was expected, whether anything came or not.
+4. Absence is data: coverage lists every window in which a cluster was expected, whether anything came or not
+   (`store.coverage`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from catchment.columns import LANES, Column, Lane, Merge
-from store.ddl import (
-    CLUSTERS_TABLE,
-    LATEST_NEUTRAL,
-    RETIRED_TABLE,
-    TABLES_DATABASE,
-    VIEWS_DATABASE,
-    Table,
-    is_metrics,
-    latest_groups,
-    quoted,
-    tables,
+from store.coverage import CLUSTERS, coverage_views
+from store.ddl import LATEST_NEUTRAL, TABLES_DATABASE, Table, is_metrics, latest_groups, tables
+from store.view import (
+    CLUSTER,
+    MAP,
+    REGION,
+    TENANT,
+    TEXT,
+    TIME,
+    WINDOW_SECONDS,
+    WINDOW_START,
+    View,
+    ViewColumn,
+    text_map,
 )
-
-_TEXT = "LowCardinality(String)"
-_TIME = "DateTime('UTC')"
-_MAP = "Map(LowCardinality(String), String)"
-
-
-@dataclass(frozen=True)
-class ViewColumn:
-    """A column of a view, with the expression that yields it."""
-
-    name: str
-    type: str
-    comment: str
-    expression: str = ""
-
-
-@dataclass(frozen=True)
-class View:
-    """A view: ``row`` says what one row is; ``body`` is what follows its column list."""
-
-    name: str
-    row: str
-    columns: tuple[ViewColumn, ...]
-    body: str
-
-    @property
-    def sql(self) -> str:
-        """CREATE OR REPLACE VIEW."""
-        columns = ",\n    ".join(
-            f"`{column.name}` {column.type} COMMENT {quoted(column.comment)}" for column in self.columns
-        )
-        return f"CREATE OR REPLACE VIEW {VIEWS_DATABASE}.{self.name}\n(\n    {columns}\n) AS\n{self.body}"
-
-
-TENANT = ViewColumn("tenant", _TEXT, "whose rows: set at the edge from the sender's identity")
-REGION = ViewColumn("region", _TEXT, "region that the rows came through")
-CLUSTER = ViewColumn("cluster", _TEXT, "the cluster that the row describes")
-WINDOW_START = ViewColumn("window_start", _TIME, "start of the window, UTC, inclusive")
-WINDOW_SECONDS = ViewColumn("window_seconds", "UInt32", "length of the window in seconds")
-
-
-def text_map(column: str) -> str:
-    """A Map of text from canonical JSON: strings without quotes, other values as their JSON text."""
-    return f"CAST(JSONExtract({column}, 'Map(String, String)'), '{_MAP}')"
 
 
 def _metrics_keys(lane: Lane) -> tuple[str, ...]:
@@ -110,7 +69,7 @@ def _metrics_columns(lane: Lane) -> list[ViewColumn]:
         if column.name == "window_start_ns":
             columns.append(WINDOW_START)
         elif column.name == "attributes":
-            columns.append(ViewColumn("attributes", _MAP, "attributes kept by policy", text_map("attributes")))
+            columns.append(ViewColumn("attributes", MAP, "attributes kept by policy", text_map("attributes")))
         elif column.merge is Merge.KEY:
             columns.append(ViewColumn(column.name, column.clickhouse_type, column.comment))
         elif column.merge is Merge.LATEST:
@@ -156,132 +115,6 @@ def _latest_column(group: str) -> ViewColumn:
     )
 
 
-_CLUSTERS = View(
-    "clusters",
-    "tenant, region, cluster",
-    (
-        TENANT,
-        REGION,
-        CLUSTER,
-        ViewColumn("labels", _MAP, "labels of the cluster as it last stated them"),
-        ViewColumn("first_seen", _TIME, "start of the first window in which it reported"),
-        ViewColumn("last_seen", _TIME, "its latest heartbeat"),
-        ViewColumn("retired", "Bool", "whether somebody retired it: from then on nothing is expected of it"),
-        ViewColumn("retired_at", f"Nullable({_TIME})", "from when on, if so"),
-        ViewColumn("version", "String", "program version of its collector"),
-        ViewColumn("policy_version", "String", "policy in force in its collector"),
-    ),
-    f"""SELECT tenant, region, cluster, {text_map("merged.labels")} AS labels, first_seen,
-    toDateTime(intDiv(merged.heartbeat_ns, 1000000000), 'UTC') AS last_seen,
-    retired_from != 0 AS retired, if(retired_from != 0, toDateTime(retired_from, 'UTC'), NULL) AS retired_at,
-    merged.version AS version, merged.policy_version AS policy_version
-FROM
-(
-    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
-        min(source.first_window) AS first_seen, max(source.health) AS merged
-    FROM {CLUSTERS_TABLE} AS source GROUP BY tenant, region, cluster
-) AS known
-LEFT JOIN
-(
-    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
-        tupleElement(max(source.state), 'retired_from') AS retired_from
-    FROM {RETIRED_TABLE} AS source GROUP BY tenant, region, cluster
-) AS gone USING (tenant, region, cluster)""",
-)
-
-# One row per (cluster, length of its windows): from when to when it is expected to report, in unix seconds. A cluster
-# that changes its resolution is expected at the former one until its last such window, at its latest one until it is
-# retired, or now. Only windows that have ended are expected.
-_EXPECTED = f"""SELECT tenant, region, cluster, window_seconds, from_second,
-        least(if(is_latest, toInt64(toUnixTimestamp(now('UTC'))) - window_seconds, last_second),
-              if(retired_from = 0, toInt64(4294967295), retired_from - 1)) AS to_second
-    FROM
-    (
-        SELECT tenant, region, cluster, window_seconds, from_second, last_second,
-            last_second = max(last_second) OVER (PARTITION BY tenant, region, cluster) AS is_latest
-        FROM
-        (
-            SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
-                source.window_seconds AS window_seconds,
-                toInt64(toUnixTimestamp(min(source.first_window))) AS from_second,
-                toInt64(toUnixTimestamp(max(source.last_window))) AS last_second
-            FROM {CLUSTERS_TABLE} AS source GROUP BY tenant, region, cluster, window_seconds
-        )
-    ) AS known
-    LEFT JOIN
-    (
-        SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
-            tupleElement(max(source.state), 'retired_from') AS retired_from
-        FROM {RETIRED_TABLE} AS source GROUP BY tenant, region, cluster
-    ) AS gone USING (tenant, region, cluster)"""
-
-# Every window of every length since the first cluster: cheap to list (a year of minutes is half a million) and to
-# filter, before clusters multiply it.
-_WINDOWS = f"""SELECT toUInt32(step) AS window_seconds,
-        toDateTime(arrayJoin(range(oldest, greatest(oldest, toUInt32(now('UTC'))), step)), 'UTC') AS window_start
-    FROM
-    (
-        SELECT source.window_seconds AS step,
-            toUInt32(intDiv(toUnixTimestamp(min(source.first_window)), step) * step) AS oldest
-        FROM {CLUSTERS_TABLE} AS source GROUP BY step
-    )"""
-
-_COVERAGE_CLUSTER = View(
-    "coverage_cluster_1m",
-    "tenant, region, cluster, window that has ended",
-    (
-        TENANT,
-        REGION,
-        CLUSTER,
-        WINDOW_START,
-        WINDOW_SECONDS,
-        ViewColumn("expected", "Bool", "whether the cluster should have reported: seen before, not retired; or did"),
-        ViewColumn(
-            "reported", "Bool", "whether a sign of life of this window is here; false is never to be read as up"
-        ),
-    ),
-    f"""SELECT tenant, region, cluster, window_start, window_seconds, true AS expected,
-    toBool(max(is_reported)) AS reported
-FROM
-(
-    SELECT expectation.tenant AS tenant, expectation.region AS region, expectation.cluster AS cluster,
-        windows.window_start AS window_start, windows.window_seconds AS window_seconds, 0 AS is_reported
-    FROM
-    (
-    {_EXPECTED}
-    ) AS expectation
-    INNER JOIN
-    (
-    {_WINDOWS}
-    ) AS windows ON windows.window_seconds = expectation.window_seconds
-    WHERE toUnixTimestamp(windows.window_start) >= expectation.from_second
-        AND toUnixTimestamp(windows.window_start) <= expectation.to_second
-    UNION ALL
-    SELECT source.tenant AS tenant, source.region AS region, source.cluster AS cluster,
-        source.window_start AS window_start, source.window_seconds AS window_seconds, 1 AS is_reported
-    FROM {TABLES_DATABASE}.health AS source
-    WHERE source.window_start <= now('UTC') - source.window_seconds
-)
-GROUP BY tenant, region, cluster, window_start, window_seconds""",
-)
-
-_COVERAGE = View(
-    "coverage_1m",
-    "tenant, region, window that has ended",
-    (
-        TENANT,
-        REGION,
-        WINDOW_START,
-        WINDOW_SECONDS,
-        ViewColumn("expected", "UInt64", "clusters that should have reported in this window"),
-        ViewColumn("reported", "UInt64", "clusters that did; the others are unknown, never up"),
-    ),
-    f"""SELECT tenant, region, window_start, window_seconds, count() AS expected, countIf(covered.reported) AS reported
-FROM {VIEWS_DATABASE}.coverage_cluster_1m AS covered
-GROUP BY tenant, region, window_start, window_seconds""",
-)
-
-
 def _control_totals() -> View:
     """What the edge accepted beside what the tables hold, at each place: the proof is one query (docs/sql.md)."""
     parts = []
@@ -313,11 +146,11 @@ def _control_totals() -> View:
         "tenant, place, lane, window",
         (
             TENANT,
-            ViewColumn("level", _TEXT, "cluster, region or globe: sums over one level are comparable with the others'"),
+            ViewColumn("level", TEXT, "cluster, region or globe: sums over one level are comparable with the others'"),
             ViewColumn("place", "String", "'cluster:NAME', 'region:NAME' or 'globe'"),
             ViewColumn("region", "String", "the place's region; empty for the globe"),
             ViewColumn("cluster", "String", "the place's cluster; empty for a region and the globe"),
-            ViewColumn("lane", _TEXT, "what was counted: metrics, ..."),
+            ViewColumn("lane", TEXT, "what was counted: metrics, ..."),
             WINDOW_START,
             ViewColumn("points", "UInt64", "data points accepted at the edge, as the collectors state"),
             ViewColumn("rows", "UInt64", "rows that left the edge"),
@@ -334,11 +167,11 @@ _DROPS = View(
     "tenant, tier, place, lane, reason, unit, window",
     (
         TENANT,
-        ViewColumn("tier", _TEXT, "collector, aggregator or store"),
+        ViewColumn("tier", TEXT, "collector, aggregator or store"),
         ViewColumn("place", "String", "'cluster:NAME', 'region:NAME' or 'globe': where it was lost"),
-        ViewColumn("lane", _TEXT, "lane that lost it"),
-        ViewColumn("reason", _TEXT, "why; see docs/drops.md"),
-        ViewColumn("unit", _TEXT, "what is counted: points, requests, rows, messages"),
+        ViewColumn("lane", TEXT, "lane that lost it"),
+        ViewColumn("reason", TEXT, "why; see docs/drops.md"),
+        ViewColumn("unit", TEXT, "what is counted: points, requests, rows, messages"),
         WINDOW_START,
         WINDOW_SECONDS,
         ViewColumn("count", "UInt64", "how many"),
@@ -359,18 +192,18 @@ _CARDINALITY = View(
         TENANT,
         REGION,
         CLUSTER,
-        ViewColumn("metric", _TEXT, "name of the metric; otel.overflow: those beyond limits.cardinality_sketches_max"),
-        ViewColumn("attribute", _TEXT, "an attribute that policy keeps"),
+        ViewColumn("metric", TEXT, "name of the metric; otel.overflow: those beyond limits.cardinality_sketches_max"),
+        ViewColumn("attribute", TEXT, "an attribute that policy keeps"),
         ViewColumn(
             "window_start",
-            _TIME,
+            TIME,
             "start of the day, UTC, on which streams began or policy gave them another series",
         ),
         ViewColumn("distinct_values", "UInt64", "estimate of how many values the attribute had, within 3.3 % mostly"),
         ViewColumn("series", "UInt64", "estimate of how many series the metric's streams asked for"),
         ViewColumn("streams", "UInt64", "streams that have the attribute"),
         ViewColumn("folded_streams", "UInt64", "of these, folded into otel.metric.overflow: a budget was reached"),
-        ViewColumn("last_window", _TIME, "start of the latest window in which a stream began"),
+        ViewColumn("last_window", TIME, "start of the latest window in which a stream began"),
         ViewColumn("registers", "Map(Int64, UInt64)", "for further sums: catchmentDistinct(maxMap(registers))"),
     ),
     f"""SELECT tenant, region, cluster, metric, attribute, window_start,
@@ -394,7 +227,8 @@ WHERE attribute != '' OR metric = 'otel.overflow'""",
 )
 
 
-def views() -> tuple[View, ...]:
-    """All views, each after those that it reads."""
+def views(health_retention_seconds: int = 0) -> tuple[View, ...]:
+    """All views, each after those that it reads; heartbeats expire after ``health_retention_seconds``, 0: never."""
     metrics: Iterable[View] = (metrics_view(table) for table in tables() if is_metrics(LANES[table.lane.name]))
-    return (*metrics, _CLUSTERS, _COVERAGE_CLUSTER, _COVERAGE, _control_totals(), _DROPS, _CARDINALITY)
+    coverage = coverage_views(health_retention_seconds)
+    return (*metrics, CLUSTERS, *coverage, _control_totals(), _DROPS, _CARDINALITY)

@@ -33,7 +33,8 @@ def list_clusters(client: SqlClient, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--tenant", default="default", show_default=True)
 @click.option("--region", "region_name", help="Region of the cluster; the configuration's unless given.")
-@click.option("--back", is_flag=True, help="Take a retirement back.")
+@click.option("--back", is_flag=True, help="Expect it again.")
+@click.option("--from", "from_time", help="Since when, such as 2026-11-26T12:00:00Z; now unless given.")
 @status_options
 @config_option()
 @data_dir_option
@@ -42,12 +43,18 @@ def retire(
     tenant: str,
     region_name: str | None,
     back: bool,
+    from_time: str | None,
     endpoint: Endpoint,
     config_file: Path | None,
     data_dir: Path | None,
 ) -> None:
-    """Expect nothing of cluster NAME from now on: its silence is no outage any more. Its rows stay."""
+    """Expect nothing of cluster NAME from now on: its silence is no outage any more. Its rows stay.
+
+    The windows of the time before count as they did, also when it comes back later and is retired again. With --back
+    and the time from which it was retired, the retirement never was.
+    """
     config = read_config(config_file, data_dir)
     action = "cluster-reinstate" if back else "cluster-retire"
     names = {"tenant": tenant, "region": region_name or config.region, "cluster": name}
-    click.echo(ask_store(config, endpoint, action, names))
+    since = {} if from_time is None else {"from": from_time}
+    click.echo(ask_store(config, endpoint, action, {**names, **since}))

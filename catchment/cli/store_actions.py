@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from catchment.errors import Invalid
 from catchment.status_http import Action
+from catchment.windows import NANOSECONDS
 from store.clusters import reinstate, retire
 from store.decisions import Action as Decided
 from store.engine.port import Engine, EngineError
@@ -27,13 +28,15 @@ def cluster_actions(engine: Engine) -> dict[str, Action]:
     """Retiring a cluster, and taking it back."""
 
     async def retire_one(texts: Mapping[str, str]) -> str:
-        now_ns, names = time.time_ns(), _texts(texts, *_CLUSTER)
-        await _refusable(lambda: retire(engine, **names, from_ns=now_ns, now_ns=now_ns))
+        names = _texts(texts, *_CLUSTER)
+        from_ns, now_ns = _times(texts)
+        await _refusable(lambda: retire(engine, **names, from_ns=from_ns, now_ns=now_ns))
         return f"retired {names['tenant']}/{names['region']}/{names['cluster']}"
 
     async def reinstate_one(texts: Mapping[str, str]) -> str:
         names = _texts(texts, *_CLUSTER)
-        await _refusable(lambda: reinstate(engine, **names, now_ns=time.time_ns()))
+        from_ns, now_ns = _times(texts)
+        await _refusable(lambda: reinstate(engine, **names, from_ns=from_ns, now_ns=now_ns))
         return f"reinstated {names['tenant']}/{names['region']}/{names['cluster']}"
 
     return {"cluster-retire": retire_one, "cluster-reinstate": reinstate_one}
@@ -97,6 +100,19 @@ def _texts(texts: Mapping[str, str], *names: str) -> dict[str, str]:
         return {name: texts[name] for name in names}
     except KeyError as error:
         raise Invalid(f"{error} is missing") from None
+
+
+def _times(texts: Mapping[str, str]) -> tuple[int, int]:
+    """From when on a decision holds, and when it is made: the same, unless the texts name a time."""
+    now_ns = time.time_ns()
+    if "from" not in texts:
+        return now_ns, now_ns
+    try:
+        start = datetime.fromisoformat(texts["from"])
+    except ValueError:
+        raise Invalid("not a time", given=texts["from"], right="such as 2026-11-26T12:00:00Z") from None
+    aware = start if start.tzinfo else start.replace(tzinfo=UTC)
+    return round(aware.timestamp()) * NANOSECONDS, now_ns
 
 
 async def _refusable(work: Callable[[], None]) -> None:

@@ -214,7 +214,8 @@ def test_coverage_lists_windows_in_which_nothing_came(store: Store) -> None:
     silent = store.rows(f"SELECT cluster FROM coverage_cluster_1m WHERE window_start = {start + 120} AND NOT reported")
     assert sorted(row["cluster"] for row in silent) == ["a", "b"]
     assert store.one("SELECT max(window_start) + 60 <= now() FROM coverage_1m") == 1
-    reinstate(store.engine, tenant="acme", region="jp", cluster="b", now_ns=T0 * NS + 1)
+    back_ns = (start + 180) * NS
+    reinstate(store.engine, tenant="acme", region="jp", cluster="b", from_ns=back_ns, now_ns=T0 * NS + 1)
     assert [tuple(row.values()) for row in store.rows(query)][3] == (2, 0)
 
 

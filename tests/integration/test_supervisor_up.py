@@ -149,5 +149,11 @@ def test_status_and_clusters_and_dead_letters_have_their_commands(up: subprocess
     wait_for(lambda: str("local" in run("cluster", "list", *file).stdout), "True")
     assert run("cluster", "retire", "local", *file).stdout == "retired default/jp-east/local\n"
     assert "no such cluster" in run("cluster", "retire", "nowhere", *file).stderr
+    since = ("--from", "2026-01-05T00:00:00Z")
+    assert run("cluster", "retire", "local", *since, *file).stdout == "retired default/jp-east/local\n"
+    assert '"retired_at":"2026-01-05 00:00:00"' in run("cluster", "list", "--json", *file).stdout
+    assert run("cluster", "retire", "local", "--back", *since, *file).stdout == "reinstated default/jp-east/local\n"
+    assert '"retired":false' in run("cluster", "list", "--json", *file).stdout
+    assert "2026-11-26T12:00:00Z" in run("cluster", "retire", "local", "--from", "noon", *file).stderr
     refused = run("sql", "DROP TABLE metrics_cluster_1m", *file)
     assert refused.returncode in (2, 3) and refused.stderr.count("\n") == 1
