@@ -56,6 +56,13 @@ class Limits:
         consequence="503 with Retry-After, or UNAVAILABLE with RetryInfo",
         least=1,
     )
+    connections_max: int = setting(
+        4096,
+        "connections of senders to each of the two receivers; at most a third of the files that the process may open",
+        unit="connections",
+        consequence="further ones are closed as they come; senders try again",
+        least=1,
+    )
     gather_ms_max: int = setting(
         2,
         "how long a small batch of requests waits for the senders of the last one to come back",

@@ -35,6 +35,7 @@ from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
 from collectors.lives import Lives
+from collectors.open_files import connections_of, lift_open_files
 from collectors.policy import Policy
 from collectors.policy_change import PolicyChanges
 from collectors.rates import Rates
@@ -420,6 +421,8 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """
     without_pandas()
     keep_memory()
+    connections_max = min(config.limits.connections_max, connections_of(lift_open_files()))
+    config = replace(config, limits=replace(config.limits, connections_max=connections_max))
     collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing)
 
     fewer_collections()

@@ -31,7 +31,7 @@ CLUSTERS = View(
     ),
     f"""SELECT tenant, region, cluster, {text_map("merged.labels")} AS labels, first_seen,
     toDateTime(intDiv(merged.heartbeat_ns, 1000000000), 'UTC') AS last_seen,
-    retired_from != 0 AS retired, if(retired_from != 0, toDateTime(retired_from, 'UTC'), NULL) AS retired_at,
+    toBool(retired_from != 0) AS retired, if(retired_from != 0, toDateTime(retired_from, 'UTC'), NULL) AS retired_at,
     merged.version AS version, merged.policy_version AS policy_version
 FROM
 (

@@ -9,6 +9,7 @@ Rules:
    with INVALID_ARGUMENT (never again).
 3. A client that cancels while its request is being taken in changes nothing: the request is finished, counted as in
    flight until then, and paid for.
+4. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
 """
 
 from __future__ import annotations
@@ -162,6 +163,7 @@ async def serve_grpc(
         options=(
             ("grpc.max_receive_message_length", limits.request_bytes_max),
             ("grpc.so_reuseport", 0),
+            ("grpc.max_allowed_incoming_connections", limits.connections_max),
         ),
         # Beyond this, calls are refused before they are read; up to it, with a hint when to come back.
         maximum_concurrent_rpcs=2 * limits.requests_in_flight_max,

@@ -8,6 +8,7 @@ Rules:
 3. A body is held once, as received; one that grows beyond the limit is refused while it is read. A sender that does not
    finish its body in time is refused as well.
 4. A sender that hangs up while its request is being taken in changes nothing: the request is finished.
+5. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
 """
 
 from __future__ import annotations
@@ -206,7 +207,20 @@ async def _send(send: ASGISendCallable, reply: Reply) -> None:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection whose requests know the names in its certificate, if it is TLS and has one."""
+    """A connection whose requests know the names in its certificate, if it is TLS and has one.
+
+    ``connections_max``: how many there may be; see `_bounded`.
+    """
+
+    connections_max: int
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A sender has connected: take it, or let it go at once."""
+        if len(self.connections) < self.connections_max:
+            super().connection_made(transport)
+        else:
+            self.transport = transport
+            transport.abort()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -214,6 +228,11 @@ class _Connection(HttpToolsProtocol):
         names = names_of_peer(self.transport.get_extra_info("peercert"))
         if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
+
+
+def _bounded(connections_max: int) -> type[_Connection]:
+    """`_Connection` with a limit: the server makes each from its class and gives it nothing of ours."""
+    return type("_BoundedConnection", (_Connection,), {"connections_max": connections_max})
 
 
 class _Server(uvicorn.Server):
@@ -253,7 +272,7 @@ async def serve_http(
     listener = bind(address, "OTLP/HTTP")
     config = uvicorn.Config(
         OtlpHttp(intake, admit, limits, observe),
-        http=_Connection,
+        http=_bounded(limits.connections_max),
         ws="none",
         lifespan="off",
         interface="asgi3",

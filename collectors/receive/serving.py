@@ -36,6 +36,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def connections_max(self) -> int:
+        """Connections to one receiver; further ones are closed as they come."""
+        ...
+
+    @property
     def intake_queue_bytes_max(self) -> int:
         """Bytes of all bodies that are being read or wait, per receiver."""
         ...
