@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from benchmarks.harness import run_alone
 
-MODULES = ("benchmarks.core", "benchmarks.remote_write", "benchmarks.edge", "benchmarks.rollup", "benchmarks.loader")
+MODULES = (
+    "benchmarks.core",
+    "benchmarks.remote_write",
+    "benchmarks.edge",
+    "benchmarks.senders",
+    "benchmarks.rollup",
+    "benchmarks.loader",
+)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ A certificate's names are its common name and its alternative names (DNS, URI su
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -18,16 +18,28 @@ class Certificates(ServerCertificates):
 
     def grpc_credentials(self) -> Any:
         """For gRPC's port; every handshake asks whether there is something new."""
-        made: tuple[Loaded, Any] = (self.loaded, _configuration(self.loaded))
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(self.loaded), self.configurations(), self.settings.client_ca is not None
+        )
 
-        def current() -> Any:
-            nonlocal made
+    def configurations(self) -> Callable[[], Any]:
+        """A function that gives gRPC's form of the files in force if they are others than at its last call, else None.
+
+        gRPC exchanges what it makes of them at each answer but None, unguarded from handshakes on its other threads:
+        with an answer each time some hundreds of senders that connect at once crash the process.
+        """
+        given = self.loaded
+
+        def changed() -> Any:
+            nonlocal given
             loaded = self.loaded
-            if made[0] is not loaded:
-                made = (loaded, _configuration(loaded))
-            return made[1]
+            if loaded is given:
+                return None
+            new = _configuration(loaded)
+            given = loaded
+            return new
 
-        return grpc.dynamic_ssl_server_credentials(made[1], current, self.settings.client_ca is not None)
+        return changed
 
 
 def _configuration(loaded: Loaded) -> Any:

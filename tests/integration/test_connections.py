@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import socket
@@ -14,13 +15,16 @@ import grpc
 import pytest
 import uvloop
 
+from catchment.config_tls import ListenTls
 from catchment.limits import Limits
 from collectors.open_files import connections_of
+from collectors.receive.tls import Certificates
 from tests import otlp
 from tests.faults.stack import COMMAND, Stack
 from tests.integration.receivers import Receivers, RecordingIntake
 from tests.integration.test_receive_grpc import METHOD
 from tests.integration.test_receive_http import HEAD
+from tests.kafka.certificates import FOR_SERVERS, Authority
 
 FEW = dataclasses.replace(Limits(), connections_max=3)
 
@@ -113,4 +117,40 @@ def test_a_flood_of_connections_takes_no_file_that_the_collector_needs(tmp_path:
             assert sender.recv(4096).startswith(b"HTTP/1.1 200 ")
             time.sleep(0.5)
         assert "400 files" in stack.said("collector")
+        stack.stop("collector")
+
+
+def test_grpc_is_given_a_certificate_only_when_it_has_changed(tmp_path: Path) -> None:
+    """A handshake brings gRPC the files in force once after they were read anew, and nothing at all other times."""
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue("server", FOR_SERVERS)
+    certificates = Certificates(ListenTls(pair.cert, pair.key), print)
+    changed = certificates.configurations()
+    assert changed() is None
+    certificates.loaded = dataclasses.replace(certificates.loaded)
+    assert changed() is not None
+    assert changed() is None
+
+
+def test_hundreds_of_tls_senders_that_connect_at_once_are_all_answered(tmp_path: Path) -> None:
+    """Handshakes at the same moment harm neither each other nor the process, which gRPC's threads once crashed."""
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue("server", FOR_SERVERS)
+    credentials = grpc.ssl_channel_credentials(authority.ca.read_bytes())
+
+    async def answers(port: int) -> int:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        address = f"127.0.0.1:{port}"
+        channels = [grpc.aio.secure_channel(address, credentials, options) for _ in range(300)]
+        calls = [channel.unary_unary(METHOD)(b"", timeout=90, wait_for_ready=True) for channel in channels]
+        try:
+            return sum(answer == b"" for answer in await asyncio.gather(*calls))
+        finally:
+            await asyncio.gather(*(channel.close() for channel in channels))
+
+    with Stack(tmp_path / "stack") as stack:
+        stack.start("collector", tls=f"{{cert: {pair.cert}, key: {pair.key}}}")
+        stack.wait_ready("collector")
+        for _ in range(2):
+            assert asyncio.run(answers(stack.ports["otlp_grpc"])) == 300
         stack.stop("collector")
