@@ -172,7 +172,8 @@ class Collector:
         scraping = [asyncio.create_task(scraper.run(receivers_stop), name="scrape")] if scraper is not None else []
         tasks += scraping
         try:
-            limits = config.limits
+            connections_max = min(config.limits.connections_max, connections_of(lift_open_files()))
+            limits = replace(config.limits, connections_max=connections_max)
             parts = (limits, receivers_stop, self._observe, certificates)
             http = await serve_http(self._intake, admit, str(config.otlp_http), *parts)
             grpc = await serve_grpc(self._intake, admit, str(config.otlp_grpc), *parts)
@@ -253,7 +254,7 @@ class Collector:
 
     def _change_policies(self, policies: Policies) -> None:
         """On the edge's thread; refusals are the event loop's, and go with the next flush."""
-        self._count_flush(self._flush(Counter(), release=True))
+        self._count_flush(self._flush(Counter(), (), release=True))
         crash_point("policies.flushed")
         self._policies.change(policies, self._clock())
         crash_point("policies.changed")
@@ -421,8 +422,6 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """
     without_pandas()
     keep_memory()
-    connections_max = min(config.limits.connections_max, connections_of(lift_open_files()))
-    config = replace(config, limits=replace(config.limits, connections_max=connections_max))
     collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing)
 
     fewer_collections()

@@ -223,8 +223,7 @@ class Edge:
         partials, digests = self._partials.drain()
         rows = {tenant: named(table, self.catalog) for tenant, table in partials.items()}
         sketches = self._identifier.cardinality.drain()
-        drained = Drained(rows, partials, digests, sketches, self.tally.drain(), self._signs.drain(now_ns))
-        return drained
+        return Drained(rows, partials, digests, sketches, self.tally.drain(), self._signs.drain(now_ns))
 
     def put_back(self, drained: Drained) -> None:
         """Take back what a failed flush drained."""

@@ -65,7 +65,7 @@ class Site:
         if what == WORKS:
             stop = asyncio.Event()
             stop.set()
-            await self._collector._forward(stop)
+            await self._collector._forwarder.run(stop)
 
     async def kill(self) -> None:
         """Let it die as it is: what it has not flushed is in its inbox only."""
