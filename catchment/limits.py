@@ -58,7 +58,7 @@ class Limits:
     )
     connections_max: int = setting(
         4096,
-        "connections of senders to each of the two receivers; at most a third of the files that the process may open",
+        "connections of senders to each receiver, 0.15 MiB each; at most a third of the files that may be open",
         unit="connections",
         consequence="further ones are closed as they come; senders try again",
         least=1,
