@@ -9,6 +9,7 @@ import pytest
 from catchment.errors import ConfigFaults
 from collectors.scrape.job import FileDiscovery, Group, Http, Job, Kubernetes, Tls
 from collectors.scrape.prometheus_yml import config_globs, read_prometheus_yml
+from collectors.scrape.record import Format
 from collectors.scrape.relabel import Rule
 from collectors.scrape.targets import Target, reading_of, targets_of
 from collectors.scrape.yml_reader import duration_seconds
@@ -180,6 +181,6 @@ def test_targets() -> None:
         Target("api", "https://b:2/m?x=1", 60.0, 10.0, (("instance", "i"), ("job", "own"))),
     ]
     assert faults == ["job api: a target of s is left out: it has no __address__"]
-    reading = reading_of(job, targets[0], is_openmetrics=True)
-    assert (reading.honor_labels, reading.is_openmetrics, reading.label_limit) == (True, True, 3)
+    reading = reading_of(job, targets[0], Format.OPENMETRICS)
+    assert (reading.honor_labels, reading.format, reading.label_limit) == (True, Format.OPENMETRICS, 3)
     assert reading.of_line(reading.line()) == reading
