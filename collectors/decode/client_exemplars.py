@@ -42,7 +42,7 @@ def _ids(labels: pa.ListArray, name: bytes, digits: int) -> pa.Array:
     owner, pairs = children(labels)
     frame = pl.DataFrame({"owner": owner, "name": pairs.field("name"), "value": pairs.field("value")})
     found = frame.filter((pl.col("name") == name) & (pl.col("value").bin.size() == digits)).unique("owner")
-    ids = found.select("owner", id=pl.col("value").cast(pl.String, strict=False).str.decode("hex", strict=False))
+    ids = found.select("owner", id=pl.col("value").bin.decode("hex", strict=False))
     rows = pl.DataFrame({"owner": np.arange(len(labels), dtype=np.int32)})
     every = rows.join(ids, on="owner", how="left", maintain_order="left")["id"]
     return every.fill_null(b"").to_arrow().cast(pa.binary())

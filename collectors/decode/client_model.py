@@ -27,14 +27,12 @@ from google.protobuf.message import DecodeError
 from catchment.errors import Invalid
 from catchment.identity import mix
 from collectors.decode import client_model_pb2 as trimmed
-from collectors.decode.attributes import Unreadable
 from collectors.decode.client_messages import FAMILY, SHALLOW, FamilyType
 from collectors.decode.client_natives import is_native, native_exemplars, native_messages
 from collectors.decode.client_samples import ClientSamples, Part, has_field, samples_of
 from collectors.decode.points import Exemplars
 from collectors.decode.raw import hashes_of, joined_fields
 from collectors.decode.views import children, values_of
-from collectors.reasons import Reason
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -78,19 +76,21 @@ class Families:
         return replace(self, family=self.family[metrics], labels=labels, beside=self.beside[metrics])
 
     def text(self, metric: int, part: int, number: float) -> tuple[bytes, bytes, bytes]:
-        """A series as exposition text writes it, and the lines that declare its type and unit.
+        """A series as exposition text writes it, and the lines that declare its type and unit; empty, which is no
+        series, where its labels are none.
 
         Args:
             metric: row of its metric.
             part: `Part`.
             number: bound or quantile.
-
-        Raises:
-            Unreadable: its labels are none.
         """
         family = int(self.family[metric])
         name, unit = self.name[family].as_py(), self.unit[family].as_py()
-        pairs = [_pair(raw) for raw in self.labels[metric].as_py()]
+        try:
+            labels = [_MESSAGE.LabelPair.FromString(raw) for raw in self.labels[metric].as_py()]
+        except DecodeError:
+            return b"", b"", b""
+        pairs = [(label.name, label.value) for label in labels]
         if part in _NUMBERED:
             pairs.append((_NUMBERED[Part(part)], number_text(number).encode()))
         written = [_quoted(name + _SUFFIXES.get(Part(part), b"")), *(_quoted(k) + b"=" + _quoted(v) for k, v in pairs)]
@@ -226,14 +226,6 @@ def _delimited(body: bytes) -> Iterator[bytes]:
         yield body[at : at + size]
         at += size
     raise Invalid(f"more than {_FAMILIES_MAX} metric families")
-
-
-def _pair(raw: bytes) -> tuple[bytes, bytes]:
-    try:
-        pair = _MESSAGE.LabelPair.FromString(raw)
-    except DecodeError as error:
-        raise Unreadable(Reason.LINE_MALFORMED) from error
-    return pair.name, pair.value
 
 
 def _quoted(text: bytes) -> bytes:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.decode.exposition import Scraped, Table, read_records
+from catchment.errors import Invalid
+from collectors.decode.exposition import Scraped, Table, count_samples, read_records
 from collectors.decode.families import Role
 from collectors.decode.lines import STALE_VALUE, Declared
 from collectors.decode.scraped_series import series_written
@@ -68,18 +69,26 @@ class Survey:
 
 
 class Surveyor:
-    """Surveys answers; remembers series, as the decoder does."""
+    """Surveys answers; remembers series, as the decoder does.
 
-    def __init__(self) -> None:
+    Args:
+        samples_max: of one answer; the intake refuses a record with more.
+    """
+
+    def __init__(self, samples_max: int) -> None:
         self._table = Table(series_written)
+        self._samples_max = samples_max
 
     def survey(self, record: Record) -> Survey:
         """What a record's body holds; its other parts are not looked at.
 
         Raises:
-            Invalid: it is not what it says that it is.
+            Invalid: it is not what it says that it is, or too much.
         """
-        found = read_records([Record(record.time_ns, record.reading, b"", record.body, b"")])
+        answer = Record(record.time_ns, record.reading, b"", record.body, b"")
+        if len(answer.body) > self._samples_max and count_samples(answer) > self._samples_max:
+            raise Invalid(f"the answer has more than {self._samples_max} samples")
+        found = read_records([answer])
         slots = self._table.slots(found.key, found.written)
         native_slots = self._table.more_slots(found.natives.key, found.natives.written)
         usable = self._table.usable[slots]
