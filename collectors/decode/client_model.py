@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,12 @@ class Bodies:
     def native_text(self, native: int) -> tuple[bytes, bytes, bytes]:
         """See `Families.text`."""
         return self.families.text(int(self.native_metric[native]), Part.VALUE, 0.0)
+
+
+@cache
+def no_bodies() -> Bodies:
+    """What there is where no target answers in protobuf."""
+    return read_bodies([], np.zeros(0, np.bool_), np.zeros(0, np.bool_))
 
 
 def read_bodies(bodies: Sequence[bytes], takes_native: Bools, takes_classic: Bools) -> Bodies:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import xxhash
 
 from catchment.identity import mix
-from collectors.decode.client_model import Bodies, most_samples, read_bodies
+from collectors.decode.client_model import Bodies, most_samples, no_bodies, read_bodies
 from collectors.decode.client_samples import Part
 from collectors.decode.lines import Lines, cut
 from collectors.decode.native_histograms import native_points
@@ -32,7 +32,7 @@ from collectors.decode.prometheus import STALE_BITS, PrometheusPoints, Samples, 
 from collectors.decode.raw import hashes_of
 from collectors.decode.scraped_series import Written, reading_of_line, series_written
 from collectors.decode.series_table import SeriesTable
-from collectors.scrape.record import Format, Record
+from collectors.scrape.record import Format, Reading, Record
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -155,11 +155,7 @@ def read_records(records: Sequence[Record]) -> Scraped:
         for part in (record.report, b"" if reading.format is Format.PROTOBUF else record.body, record.ended)
     ]
     text = _cut(records, texts)
-    bodies = read_bodies(
-        [records[i].body for i in binary],
-        np.array([readings[i].native_histograms for i in binary], np.bool_),
-        np.array([readings[i].classic_histograms for i in binary], np.bool_),
-    )
+    bodies = _bodies([records[i].body for i in binary], [readings[i] for i in binary])
     owners = np.array(binary, np.int64)
     ms_per_unit = np.array([1e3 if reading.format is Format.OPENMETRICS else 1.0 for reading in readings])
     times = _Times(
@@ -207,6 +203,13 @@ def read_records(records: Sequence[Record]) -> Scraped:
             written=lambda row: Written(*bodies.native_text(row), records[int(native_request[row])].reading, False),
         ),
     )
+
+
+def _bodies(bodies: Sequence[bytes], readings: Sequence[Reading]) -> Bodies:
+    if not bodies:
+        return no_bodies()
+    takes_native = np.array([reading.native_histograms for reading in readings])
+    return read_bodies(bodies, takes_native, np.array([reading.classic_histograms for reading in readings]))
 
 
 @dataclass(frozen=True)
