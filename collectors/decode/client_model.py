@@ -52,6 +52,8 @@ _SUFFIXES = {Part.COUNT: b"_count", Part.SUM: b"_sum", Part.BUCKET: b"_bucket"}
 _NUMBERED = {Part.BUCKET: b"le", Part.QUANTILE: b"quantile"}
 # A program has thousands. Each costs a turn of a loop, also where it is empty.
 _FAMILIES_MAX = 1 << 17
+# More than any limit allows: such a series is refused without a look at them.
+_LABELS_MAX = 1024
 # Elements of native histograms that take as much memory as a sample.
 _ELEMENTS_PER_SAMPLE = 4
 
@@ -78,7 +80,7 @@ class Families:
 
     def text(self, metric: int, part: int, number: float) -> tuple[bytes, bytes, bytes]:
         """A series as exposition text writes it, and the lines that declare its type and unit; empty, which is no
-        series, where its labels are none.
+        series, where its labels are none or too many.
 
         Args:
             metric: row of its metric.
@@ -87,8 +89,11 @@ class Families:
         """
         family = int(self.family[metric])
         name, unit = self.name[family].as_py(), self.unit[family].as_py()
+        raw_labels = self.labels[metric]
+        if len(raw_labels) > _LABELS_MAX:
+            return b"", b"", b""
         try:
-            labels = [_MESSAGE.LabelPair.FromString(raw) for raw in self.labels[metric].as_py()]
+            labels = [_MESSAGE.LabelPair.FromString(raw) for raw in raw_labels.as_py()]
         except DecodeError:
             return b"", b"", b""
         pairs = [(label.name, label.value) for label in labels]
@@ -190,7 +195,7 @@ def read_bodies(bodies: Sequence[bytes], takes_native: Bools, takes_classic: Boo
 
 
 def most_samples(body: bytes) -> int:
-    """How many samples a body holds at most, cheaply; what a native histogram is made of counts, too.
+    """How many samples a body holds at most, cheaply; what a native histogram is made of counts too, and exemplars do.
 
     Raises:
         Invalid: it is none.
@@ -198,7 +203,8 @@ def most_samples(body: bytes) -> int:
     metrics = _parsed(SHALLOW, list(_delimited(body))).column("metric").values
     histogram, summary = metrics.field("histogram"), metrics.field("summary")
     many: int = len(histogram) - histogram.null_count + len(summary) - summary.null_count
-    parts: int = len(histogram.field("bucket").values) + len(summary.field("quantile").values)
+    listed = histogram.field("bucket"), histogram.field("exemplars"), summary.field("quantile")
+    parts: int = sum(len(each.values) for each in listed)
     elements: int = sum(
         len(histogram.field(f"{sign}_{name}").values)
         for sign in ("positive", "negative")

@@ -264,8 +264,8 @@ def test_exemplars() -> None:
 
 
 def test_bad_metrics_hurt_no_others() -> None:
-    """A metric without the field of its type, of an unknown type, with labels that are none, or with a stale marker is
-    counted; all others count.
+    """A metric without the field of its type, of an unknown type, with labels that are none or too many, or with a
+    stale marker is counted; all others count.
     """
     edge = EdgeHarness()
     gauge = pb.Number(value=2)
@@ -277,15 +277,16 @@ def test_bad_metrics_hurt_no_others() -> None:
         cm.family("level", FamilyType.GAUGE, pb.Metric(label=[b"\x0a\xff"], gauge=gauge)),
         cm.family("level", FamilyType.GAUGE, pb.Metric(label=twice, gauge=gauge)),
         cm.family("", FamilyType.GAUGE, pb.Metric(gauge=gauge)),
+        cm.family("level", FamilyType.GAUGE, pb.Metric(label=[b""] * 2000, gauge=gauge)),
         cm.family("ended", FamilyType.GAUGE, pb.Metric(gauge=pb.Number(value=rw.STALE))),
         cm.family("empty", FamilyType.GAUGE),
         cm.family("thing", FamilyType.UNTYPED, pb.Metric(untyped=gauge)),
         at=0,
     )
-    assert outcome.points_rejected == 6
+    assert outcome.points_rejected == 7
     rows = edge.flush(10)
     assert {row["metric"]: row["sum_int"] for row in rows} == {"level": 2, "thing": 2}
-    assert edge.points_tallied("line_malformed") == 6
+    assert edge.points_tallied("line_malformed") == 7
 
 
 def test_names_and_units() -> None:
@@ -423,6 +424,6 @@ def test_answers_with_too_much_in_them() -> None:
         Surveyor(50).survey(record)
     with pytest.raises(Invalid, match="metric families"):
         read_records([Record(ns(0), reading().line(), b"", bytes(1 << 18), b"")])
-    deltas = pb.Histogram(positive_delta=[0] * 100_000)
-    many = cm.delimited(cm.family("a", FamilyType.HISTOGRAM, pb.Metric(histogram=deltas)))
-    assert most_samples(many) > 10_000
+    for many in (pb.Histogram(positive_delta=[0] * 100_000), pb.Histogram(exemplars=[b""] * 20_000)):
+        body = cm.delimited(cm.family("a", FamilyType.HISTOGRAM, pb.Metric(histogram=many)))
+        assert most_samples(body) > 10_000
