@@ -277,3 +277,13 @@ def test_a_record_that_is_cut_off() -> None:
         (outcome,) = edge.send(whole[:size], at=0, content_type=CONTENT_TYPE)
         assert isinstance(outcome, Invalid)
     assert Record.of(whole).payload() == whole
+
+
+def test_records_from_before_there_was_protobuf() -> None:
+    """A record whose reading says only whether it is OpenMetrics is read as it was meant."""
+    for is_openmetrics, format in ((True, Format.OPENMETRICS), (False, Format.TEXT)):
+        fields = json.loads(Reading(TARGET).line())
+        for name in ("format", "native_histograms", "classic_histograms"):
+            del fields[name]
+        old = json.dumps({**fields, "is_openmetrics": is_openmetrics}).encode()
+        assert Reading.of_line(old) == Reading(TARGET, format=format)
