@@ -1,8 +1,9 @@
-"""Builders of what targets answer in Prometheus' protobuf."""
+"""Builders of what targets answer in Prometheus' protobuf, and scrapes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import prometheus_client as prom
@@ -10,8 +11,14 @@ from google.protobuf.internal.encoder import _VarintBytes
 
 from collectors.decode import client_model_pb2
 from collectors.decode.client_messages import FamilyType
+from collectors.records import Outcome
+from collectors.scrape.record import CONTENT_TYPE, Format, Reading, Record
+from tests.edge_harness import EdgeHarness
+from tests.otlp import ns
 
 pb: Any = client_model_pb2
+GOLDEN = Path(__file__).parent / "golden"
+LABELS = {"job": "shop", "instance": "a:80"}
 _TYPES = {
     "counter": FamilyType.COUNTER,
     "gauge": FamilyType.GAUGE,
@@ -91,3 +98,21 @@ def classic(cumulative: Sequence[int], bounds: Sequence[float], total: float) ->
     """A classic histogram; the last count is that of all."""
     buckets = [pb.Bucket(cumulative_count=n, upper_bound=at) for n, at in zip(cumulative, bounds, strict=False)]
     return pb.Histogram(sample_count=cumulative[-1], sample_sum=total, bucket=buckets)
+
+
+def reading(**more: Any) -> Reading:
+    """How a target that answers protobuf is read."""
+    return Reading(LABELS, format=Format.PROTOBUF, **more)
+
+
+def scrape(edge: EdgeHarness, *families: bytes, at: float, **more: Any) -> Outcome:
+    """Scrape a target that answers some families."""
+    return scrape_body(edge, delimited(*families), at=at, reading=reading(**more))
+
+
+def scrape_body(edge: EdgeHarness, body: bytes, *, at: float, reading: Reading) -> Outcome:
+    """Scrape a target that answers a body."""
+    payload = Record(ns(at), reading.line(), b"", body, b"").payload()
+    (outcome,) = edge.send(payload, at=at, content_type=CONTENT_TYPE)
+    assert isinstance(outcome, Outcome), outcome
+    return outcome
