@@ -207,8 +207,16 @@ class Collector:
 
         sender = replace(self._own, tenant=settings.tenant)
         # A record holds more than the answer: what has ended since the one before.
-        bytes_max = self._config.limits.request_bytes_uncompressed_max // 2
-        scraper = Scraper(settings.file, sender, self._intake, self._telemetry, lambda: admit.policy_version, bytes_max)
+        limits = self._config.limits
+        scraper = Scraper(
+            settings.file,
+            sender,
+            self._intake,
+            self._telemetry,
+            lambda: admit.policy_version,
+            limits.request_bytes_uncompressed_max // 2,
+            limits.request_points_max // 2,
+        )
         for line in scraper.unsupported:
             log.warning("%s: %s", settings.file, line)
         return scraper

@@ -92,7 +92,7 @@ class Edge:
         self.seen = seen
         self.tally = Tally(catalog, lives)
         self._outstanding: list[Staged] = []
-        self._decoders = decoders()
+        self._decoders = decoders(limits)
         self._identifier = Identifier(limits, policy, catalog, lives)
         self._explosions = Explosions(limits, catalog)
         self.remote = RemoteWrite(limits, catalog, self.tally)

@@ -1,20 +1,20 @@
-"""Records of scrapes → flat columns, many targets at once: the text is cut (`lines`), its series are looked up, and
-their samples put together (`prometheus`).
+"""Records of scrapes → flat columns, many targets at once: text is cut (`lines`), protobuf parsed (`client_model`),
+series are looked up, and their samples put together (`prometheus`).
 
 Rules:
 
-1. A series is known by its raw text, the line that declares its type, the one of its unit, the part of the record it
-   stands in and its target's `Reading`. Labels are parsed, merged with the target's and relabelled once for each.
-2. The role of a sample follows from its name before relabelling, to which the declaration belongs.
-3. What the scraper reports itself is neither relabelled nor renamed; ``up`` has its instance as an attribute, too.
-4. A line that is no sample is a point that is refused by reason; all such lines of all targets share one series.
+1. A series is known by its raw form, the lines that declare its type and its unit, and its target's `Reading`. Its
+   labels are read once (`scraped_series`).
+2. What is declared in one text means nothing in the next.
+3. A line that is no sample is a point that is refused by reason; all such lines of all targets share one series. A
+   body that is no protobuf though it says so refuses its whole record.
+4. Only the scraper may say that a series has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -23,239 +23,268 @@ import pyarrow as pa
 import xxhash
 
 from catchment.identity import mix
-from collectors.decode.attributes import Unreadable
-from collectors.decode.families import NAME, MetricType, Series, series_of
-from collectors.decode.labels import labels_of
+from collectors.decode.client_model import Bodies, most_samples, no_bodies, read_bodies
+from collectors.decode.client_samples import Part
 from collectors.decode.lines import Lines, cut
-from collectors.decode.points import Exemplars
-from collectors.decode.prometheus import STALE_BITS, PrometheusPoints, Samples, assemble
+from collectors.decode.native_histograms import native_points
+from collectors.decode.points import Exemplars, Points
+from collectors.decode.prometheus import STALE_BITS, PrometheusPoints, Samples, assemble, with_exemplars
 from collectors.decode.raw import hashes_of
+from collectors.decode.scraped_series import Written, reading_of_line, series_written
 from collectors.decode.series_table import SeriesTable
-from collectors.reasons import Reason
-from collectors.scrape.record import Reading, Record
-from collectors.scrape.relabel import relabelled
+from collectors.scrape.record import Format, Reading, Record
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
+Float64s = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+Table = SeriesTable[Written | None]
 
 _PARTS = 3
 _REPORT, _BODY = 0, 1
-_TYPES = {
-    "counter": MetricType.COUNTER,
-    "gauge": MetricType.GAUGE,
-    "histogram": MetricType.HISTOGRAM,
-    "gaugehistogram": MetricType.GAUGE_HISTOGRAM,
-    "summary": MetricType.SUMMARY,
-    "info": MetricType.INFO,
-    "stateset": MetricType.STATE_SET,
-}
-UP = "up"
-# Of a series that is no sample.
+# Of all lines that are no samples.
 _MALFORMED_KEY = np.uint64(1)
-_TIMESTAMP_SECONDS_MAX = 9e9
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A series as it was written; ``reading`` is None for what the scraper reports itself of ``labels``."""
-
-    series: bytes
-    type_line: bytes
-    unit_line: bytes
-    reading: bytes
-    is_report: bool
-
-
-def series_written(written: Written | None) -> Series:
-    """The series that stands for what was written; None is a line that is no sample.
-
-    Raises:
-        Unreadable: it cannot be used, or its job drops it.
-    """
-    if written is None:
-        raise Unreadable(Reason.LINE_MALFORMED)
-    labels = labels_of(written.series)
-    reading = _reading(written.reading)
-    family, declared = _declared(written.type_line)
-    unit_of, unit = _declared(written.unit_line)
-    unit = unit if unit_of == family else ""
-    if written.is_report:
-        series = series_of({**reading.labels, **labels}, lambda name: _type_of(name, family, declared))
-        if series.metric != UP:
-            return series
-        # Which target is down must be told, also where policy drops instances.
-        return replace(series, labels={**series.labels, "instance": reading.labels.get("instance", "")})
-    name = labels[NAME]
-    merged = relabelled(_with_target(labels, reading), reading.rules)
-    if merged is None:
-        raise Unreadable(Reason.DROPPED_BY_RELABELLING)
-    merged = {label: value for label, value in merged.items() if label == NAME or not label.startswith("__")}
-    if not merged.get(NAME):
-        raise Unreadable(Reason.NO_NAME)
-    _check_limits(merged, reading)
-    # Where the name was relabelled, the declaration is of the new name without the same suffix.
-    suffix = name.removeprefix(family) if family and name.startswith(family) else ""
-    renamed = merged[NAME].removesuffix(suffix) if merged[NAME] != name else family
-    return series_of(merged, lambda asked: _type_of(asked, renamed, declared), unit)
-
-
-def _with_target(labels: dict[str, str], reading: Reading) -> dict[str, str]:
-    """The labels of a sample and its target's; who wins on equal names is the target's `Reading`'s choice."""
-    merged = dict(labels)
-    for name, value in reading.labels.items():
-        if name in labels and reading.honor_labels:
-            continue
-        if name in labels:
-            renamed = f"exported_{name}"
-            while renamed in labels or renamed in reading.labels:
-                renamed = f"exported_{renamed}"
-            merged[renamed] = labels[name]
-        merged[name] = value
-    return merged
-
-
-def _check_limits(labels: dict[str, str], reading: Reading) -> None:
-    name_max, value_max = reading.label_name_length_limit, reading.label_value_length_limit
-    if (
-        (reading.label_limit and len(labels) > reading.label_limit)
-        or (name_max and max(map(len, labels)) > name_max)
-        or (value_max and max(map(len, labels.values())) > value_max)
-    ):
-        raise Unreadable(Reason.LABELS_BEYOND_LIMIT)
-
-
-def _declared(line: bytes) -> tuple[str, str]:
-    """Family and type, or family and unit, of the line that declares it."""
-    words = line.decode("utf-8", "replace").split(None, 3)
-    if len(words) < 4:
-        return "", ""
-    return words[2].strip('"'), words[3].strip()
-
-
-def _type_of(name: str, family: str, declared: str) -> MetricType:
-    return _TYPES.get(declared, MetricType.UNKNOWN) if name == family else MetricType.UNKNOWN
-
-
-@lru_cache(4096)
-def _reading(line: bytes) -> Reading:
-    return Reading.of_line(line)
+_SECONDS_MAX = 9e9
 
 
 class ScrapeDecoder:
-    """The `collectors.decode.forms.Decoder` of scrapes."""
+    """The `collectors.decode.forms.Decoder` of scrapes; a native histogram has at most ``buckets_max``."""
 
-    def __init__(self) -> None:
-        self._table: SeriesTable[Written | None] = SeriesTable(series_written)
+    def __init__(self, buckets_max: int) -> None:
+        self._table = Table(series_written)
+        self._buckets_max = buckets_max
 
     def decode(self, payloads: Sequence[bytes]) -> PrometheusPoints:
         """See `collectors.decode.forms.Decoder.decode`."""
-        return assemble_scrapes(self._table, payloads)
+        found = read_records([Record.of(payload) for payload in payloads])
+        slots = self._table.slots(found.key, found.written)
+        samples = Samples(found.request, slots, found.time_ns, found.start_ns, found.value)
+        points = assemble(self._table, len(payloads), samples, found.exemplars)
+        natives = self._natives(found)
+        return replace(points, points=(*points.points, *natives)) if natives else points
 
     def count(self, payload: bytes) -> int:
         """See `collectors.decode.forms.Decoder.count`."""
-        Record.of(payload)
-        return payload.count(b"\n")
+        return count_samples(Record.of(payload))
+
+    def _natives(self, found: Scraped) -> list[Points]:
+        """The native histograms, as points of their own."""
+        natives = found.natives
+        if not len(natives.key):
+            return []
+        # In the same batch no slot that was handed out is given to another series.
+        slots = self._table.more_slots(natives.key, natives.written)
+        parts = []
+        for native in native_points(found.bodies.natives, natives.request, self._buckets_max):
+            rows, slot = native.rows, slots[native.rows]
+            points = replace(
+                native.points, metric=slot, attributes=self._table.group[slot], time_ns=natives.time_ns[rows]
+            )
+            parts.append(with_exemplars(points, found.bodies.native_exemplars, len(slots), rows, None))
+        return parts
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The text of some records, cut.
+class ScrapedNatives:
+    """The native histograms of some records, one row each: columns as `Scraped` has them."""
 
-    Columns, by sample:
-        part: which part of which record, three a record
-        key: of its series
+    request: Int32s
+    key: UInt64s
+    time_ns: Int64s
+    written: Callable[[int], Written]
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """All samples of some records, and all lines that are none.
+
+    Columns of samples:
+        request: which of the records
+        key: of its series; `malformed` where it is none
+        time_ns, start_ns: UTC; a start of 0 is none
+        value
+        is_stamped: whether it has a timestamp of its own
+
+    ``written`` gives the raw form of a row's series, None where it is no sample.
     """
 
-    records: list[Record]
+    request: Int32s
+    key: UInt64s
+    time_ns: Int64s
+    start_ns: Int64s
+    value: Float64s
+    is_stamped: Bools
+    written: Callable[[int], Written | None]
+    exemplars: Exemplars | None
+    lines: Lines
+    bodies: Bodies
+    natives: ScrapedNatives
+
+    @property
+    def malformed(self) -> Bools:
+        """Where a line is no sample."""
+        malformed: Bools = self.key == _MALFORMED_KEY
+        return malformed
+
+
+def count_samples(record: Record) -> int:
+    """How many samples a record holds, or more, cheaply: a line is one at most.
+
+    Raises:
+        Invalid: it says that it is protobuf and is none.
+    """
+    parts = [record.report, record.ended]
+    if reading_of_line(record.reading).format is Format.PROTOBUF:
+        return most_samples(record.body) + sum(part.count(b"\n") for part in parts)
+    return sum(part.count(b"\n") + 1 for part in (*parts, record.body))
+
+
+def read_records(records: Sequence[Record]) -> Scraped:
+    """The samples of some records, all in one go.
+
+    Raises:
+        Invalid: a record's body is no protobuf though it says so, or its `Reading` is none.
+    """
+    readings = [reading_of_line(record.reading) for record in records]
+    binary = [i for i, reading in enumerate(readings) if reading.format is Format.PROTOBUF]
+    texts = [
+        part if part.endswith(b"\n") or not part else part + b"\n"
+        for record, reading in zip(records, readings, strict=True)
+        for part in (record.report, b"" if reading.format is Format.PROTOBUF else record.body, record.ended)
+    ]
+    text = _cut(records, texts)
+    bodies = _bodies([records[i].body for i in binary], [readings[i] for i in binary])
+    owners = np.array(binary, np.int64)
+    ms_per_unit = np.array([1e3 if reading.format is Format.OPENMETRICS else 1.0 for reading in readings])
+    times = _Times(
+        np.array([record.time_ns for record in records], np.int64),
+        np.array([reading.honor_timestamps for reading in readings], np.bool_),
+    )
+    request = np.concatenate((text.part // _PARTS, text.malformed_part // _PARTS, owners[bodies.body]))
+    stamps_ms = np.concatenate(
+        (
+            text.lines.timestamp * ms_per_unit[text.part // _PARTS],
+            np.full(len(text.malformed_part), np.nan),
+            _or_none(bodies.time_ms),
+        )
+    )
+    time_ns = times.of(request, stamps_ms)
+    first = len(text.part) + len(text.malformed_part)
+    context = _contexts(records)[_BODY::_PARTS]
+    native_request = owners[bodies.native_body]
+
+    def written(row: int) -> Written | None:
+        if key[row] == _MALFORMED_KEY:
+            return None
+        if row < first:
+            return text.written(row, records)
+        return Written(*bodies.text(row - first), records[int(request[row])].reading, False)
+
+    key = np.concatenate(
+        (text.key, np.full(len(text.malformed_part), _MALFORMED_KEY), _keys_of_bodies(bodies, context[owners]))
+    )
+    return Scraped(
+        request=request.astype(np.int32),
+        key=key,
+        time_ns=time_ns,
+        start_ns=np.concatenate((np.zeros(first, np.int64), bodies.samples.start_ns)),
+        value=np.concatenate((text.lines.value, np.zeros(len(text.malformed_part)), bodies.samples.value)),
+        is_stamped=~np.isnan(stamps_ms),
+        written=written,
+        exemplars=_joined(_exemplars(text.lines, time_ns), _moved(bodies.samples.exemplars, first, time_ns)),
+        lines=text.lines,
+        bodies=bodies,
+        natives=ScrapedNatives(
+            request=native_request.astype(np.int32),
+            key=np.maximum(mix(bodies.native_key, context[native_request]), np.uint64(2)),
+            time_ns=times.of(native_request, _or_none(bodies.native_time_ms)),
+            written=lambda row: Written(*bodies.native_text(row), records[int(native_request[row])].reading, False),
+        ),
+    )
+
+
+def _bodies(bodies: Sequence[bytes], readings: Sequence[Reading]) -> Bodies:
+    if not bodies:
+        return no_bodies()
+    takes_native = np.array([reading.native_histograms for reading in readings])
+    return read_bodies(bodies, takes_native, np.array([reading.classic_histograms for reading in readings]))
+
+
+@dataclass(frozen=True)
+class _Times:
+    """By record: when it was scraped, and whether timestamps of samples count."""
+
+    scrape_ns: Int64s
+    is_honored: Bools
+
+    def of(self, request: Int64s, stamps_ms: Float64s) -> Int64s:
+        """The time of each sample from its timestamp; NaN is none."""
+        stamped = ~np.isnan(stamps_ms) & self.is_honored[request]
+        own_ms = np.clip(np.where(stamped, stamps_ms, 0), 0, _SECONDS_MAX * 1e3)
+        return np.where(stamped, np.rint(own_ms).astype(np.int64) * 10**6, self.scrape_ns[request])
+
+
+def _or_none(time_ms: Int64s) -> Float64s:
+    return np.where(time_ms != 0, time_ms.astype(np.float64), np.nan)
+
+
+def _keys_of_bodies(bodies: Bodies, context: UInt64s) -> UInt64s:
+    """The key of each sample in protobuf; ``context`` is by body."""
+    samples = bodies.samples
+    key = np.maximum(mix(bodies.key, context[bodies.body]), np.uint64(2))
+    is_none = (samples.part == Part.MALFORMED) | (samples.value.view(np.uint64) == STALE_BITS)
+    return np.where(is_none, _MALFORMED_KEY, key)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The text of some records; ``part`` is which part of which record, three a record, as is ``malformed_part``."""
+
     lines: Lines
     part: Int64s
     key: UInt64s
+    malformed_part: Int64s
 
-    def written(self, row: int) -> Written:
+    def written(self, row: int, records: Sequence[Record]) -> Written:
         """A sample's series as it was written."""
         lines, part = self.lines, int(self.part[row])
         declared, unit = int(lines.type[row]), int(lines.unit[row])
-        series = lines.series[row].as_py()
         return Written(
-            series,
+            lines.series[row].as_py(),
             lines.types.lines[declared].as_py() if declared >= 0 else b"",
             lines.units.lines[unit].as_py() if unit >= 0 else b"",
-            self.records[part // _PARTS].reading,
+            records[part // _PARTS].reading,
             part % _PARTS == _REPORT,
         )
 
 
-def cut_records(records: list[Record]) -> Cut:
-    """Cut the text of some records, all in one go.
-
-    Raises:
-        Invalid: a record's `Reading` is none.
-    """
-    for line in {record.reading for record in records}:
-        _reading(line)
-    parts = [part for record in records for part in (record.report, record.body, record.ended)]
+def _cut(records: Sequence[Record], parts: Sequence[bytes]) -> _Cut:
+    """Cut the text of some records; ``parts`` are theirs, one after the other."""
     lines = cut(b"".join(parts))
     begins = np.cumsum([0, *map(len, parts)])[:-1]
     # Parts that are empty begin where the next one does: the last of those is meant.
-    part = np.searchsorted(begins, lines.at, side="right") - 1
+    part, malformed_part = (np.searchsorted(begins, at, side="right") - 1 for at in (lines.at, lines.malformed))
     begin = begins[part]
-    # What is declared in one text means nothing in the next, and a unit nothing for the next family.
     type_at, unit_at = (np.concatenate((declared.at, [-1])) for declared in (lines.types, lines.units))
     of_type = np.where(type_at[lines.type] >= begin, lines.type, -1)
+    # A unit is of the family that was declared before it.
     of_unit = np.where(unit_at[lines.unit] >= np.maximum(begin, type_at[of_type]), lines.unit, -1)
     lines = replace(lines, type=of_type, unit=of_unit)
     series, types, units = hashes_of([lines.series, lines.types.lines, lines.units.lines])
     declared = mix(np.append(types, np.uint64(0))[of_type], np.append(units, np.uint64(0))[of_unit])
-    context = np.array(
-        [xxhash.xxh3_64_intdigest(record.reading) for record in records for _ in range(_PARTS)], np.uint64
-    )
+    key = np.maximum(mix(series, mix(_contexts(records)[part], declared)), np.uint64(2))
+    forged = (part % _PARTS == _BODY) & (lines.value.view(np.uint64) == STALE_BITS)
+    return _Cut(lines, part, np.where(forged, _MALFORMED_KEY, key), malformed_part)
+
+
+def _contexts(records: Sequence[Record]) -> UInt64s:
+    """What tells apart equal series of different readings, part by part; reports are read in a way of their own."""
+    read_by = [xxhash.xxh3_64_intdigest(record.reading) for record in records]
+    context = np.repeat(np.array(read_by, np.uint64), _PARTS)
     context[_REPORT::_PARTS] += np.uint64(1)
-    return Cut(records, lines, part, np.maximum(mix(series, mix(context[part], declared)), np.uint64(2)))
-
-
-def assemble_scrapes(table: SeriesTable[Written | None], payloads: Sequence[bytes]) -> PrometheusPoints:
-    """The points of some scrapes.
-
-    Raises:
-        Invalid: at least one payload is no record of a scrape.
-    """
-    found = cut_records([Record.of(payload) for payload in payloads])
-    lines, records = found.lines, found.records
-    # Only the scraper may say that a series has ended.
-    forged = (found.part % _PARTS == _BODY) & (lines.value.view(np.uint64) == STALE_BITS)
-    key = np.where(forged, _MALFORMED_KEY, found.key)
-    parts = [part for record in records for part in (record.report, record.body, record.ended)]
-    begins = np.cumsum([0, *map(len, parts)])[:-1]
-    n, bad = len(lines), len(lines.malformed)
-    bad_request = (np.searchsorted(begins, lines.malformed, side="right") - 1) // _PARTS
-    keys = np.concatenate((key, np.full(bad, _MALFORMED_KEY)))
-    slots = table.slots(keys, lambda row: None if keys[row] == _MALFORMED_KEY else found.written(row))
-    request = np.concatenate((found.part // _PARTS, bad_request)).astype(np.int32)
-    samples = Samples(
-        request=request,
-        slot=slots,
-        time_ns=np.concatenate((_times(found), np.array([records[i].time_ns for i in bad_request], np.int64))),
-        start_ns=np.zeros(n + bad, np.int64),
-        value=np.concatenate((lines.value, np.zeros(bad))),
-    )
-    return assemble(table, len(payloads), samples, _exemplars(lines, samples.time_ns))
-
-
-def _times(found: Cut) -> Int64s:
-    """When each sample was: its own timestamp where there is one and it counts, else the time of its scrape."""
-    records, request = found.records, found.part // _PARTS
-    time_ns = np.array([record.time_ns for record in records], np.int64)[request]
-    stamped = np.flatnonzero(~np.isnan(found.lines.timestamp))
-    if not len(stamped):
-        return time_ns
-    readings = [_reading(record.reading) for record in records]
-    honored = np.array([reading.honor_timestamps for reading in readings])[request[stamped]]
-    stamped = stamped[honored]
-    scale = np.where(np.array([reading.is_openmetrics for reading in readings])[request[stamped]], 1e3, 1.0)
-    ms = np.clip(found.lines.timestamp[stamped] * scale, 0, _TIMESTAMP_SECONDS_MAX * 1e3)
-    time_ns[stamped] = np.rint(ms).astype(np.int64) * 10**6
-    return time_ns
+    return context
 
 
 def _exemplars(lines: Lines, time_ns: Int64s) -> Exemplars | None:
@@ -263,13 +292,34 @@ def _exemplars(lines: Lines, time_ns: Int64s) -> Exemplars | None:
         return None
     labels = pl.Series("", lines.exemplar_labels, pl.String)
     own = lines.exemplar_timestamp
-    seconds = np.clip(np.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0), 0, _TIMESTAMP_SECONDS_MAX)
+    seconds = np.clip(np.nan_to_num(own, nan=0.0, posinf=0.0, neginf=0.0), 0, _SECONDS_MAX)
     return Exemplars(
         point=lines.exemplar_row,
         value=lines.exemplar_value,
         time_ns=np.where(np.isnan(own), time_ns[lines.exemplar_row], np.rint(seconds * 1e3).astype(np.int64) * 10**6),
         trace_ids=_ids(labels, "trace_id", 32),
         span_ids=_ids(labels, "span_id", 16),
+    )
+
+
+def _moved(exemplars: Exemplars | None, first: int, time_ns: Int64s) -> Exemplars | None:
+    """Exemplars of samples that begin at row ``first``; they have their sample's time where they have none."""
+    if exemplars is None:
+        return None
+    point = exemplars.point + first
+    own_ns = exemplars.time_ns
+    return replace(exemplars, point=point, time_ns=np.where(own_ns > 0, own_ns, time_ns[point]))
+
+
+def _joined(one: Exemplars | None, other: Exemplars | None) -> Exemplars | None:
+    if one is None or other is None:
+        return one or other
+    return Exemplars(
+        np.concatenate((one.point, other.point)),
+        np.concatenate((one.value, other.value)),
+        np.concatenate((one.time_ns, other.time_ns)),
+        pa.concat_arrays([one.trace_ids, other.trace_ids]),
+        pa.concat_arrays([one.span_ids, other.span_ids]),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
+from catchment.limits import Limits
 from collectors.decode import wire
 from collectors.decode.exposition import ScrapeDecoder
 from collectors.decode.points import Decoded
@@ -91,11 +92,11 @@ class WriteDecoder:
         return self._count(payload)
 
 
-def decoders() -> dict[Form, Decoder]:
+def decoders(limits: Limits) -> dict[Form, Decoder]:
     """A decoder of each form, for one edge."""
     return {
         Form.OTLP: OtlpDecoder(),
         Form.REMOTE_WRITE_1: WriteDecoder(decode_1, count_1),
         Form.REMOTE_WRITE_2: WriteDecoder(decode_2, count_2),
-        Form.SCRAPE: ScrapeDecoder(),
+        Form.SCRAPE: ScrapeDecoder(limits.histogram_buckets_max),
     }

@@ -9,8 +9,8 @@ from collectors.decode.families import NAME
 from collectors.reasons import Reason
 
 _METRIC = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)?[ \t]*")
-_QUOTED = r'"((?:[^"\\]|\\.)*)"'
-_LABEL = re.compile(rf"[ \t]*(?:([a-zA-Z_][a-zA-Z0-9_]*)|{_QUOTED})[ \t]*(?:=[ \t]*{_QUOTED})?[ \t]*(,|\}}$)")
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+_LABEL = re.compile(rf"[ \t]*(?:([a-zA-Z_][a-zA-Z0-9_]*)|{QUOTED})[ \t]*(?:=[ \t]*{QUOTED})?[ \t]*(,|\}}$)")
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 
@@ -46,9 +46,9 @@ def _read_labels(text: str, at: int, labels: dict[str, str]) -> int:
         bare, quoted, value, end = found.groups()
         if value is None:
             # A quoted text alone is the metric's name.
-            name, value = NAME, _unescaped(quoted) if quoted else ""
+            name, value = NAME, unescaped(quoted) if quoted else ""
         else:
-            name, value = bare if quoted is None else _unescaped(quoted), _unescaped(value)
+            name, value = bare if quoted is None else unescaped(quoted), unescaped(value)
         if name in labels or (name == NAME and not value):
             raise Unreadable(Reason.LINE_MALFORMED)
         labels[name] = value
@@ -59,7 +59,8 @@ def _read_labels(text: str, at: int, labels: dict[str, str]) -> int:
             return len(text)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """What a quoted text stands for."""
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[0]), text)

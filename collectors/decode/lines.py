@@ -206,8 +206,11 @@ def _text(raw: bytes) -> str | None:
 
 def _floats(written: pa.Array) -> tuple[Float64s, Bools]:
     """Numbers as they are written, and which are any; NaN for the others."""
-    values = _texts(written).cast(pl.Float64, strict=False)
-    read = np.array(values.fill_null(np.nan).to_numpy())
+    try:
+        read = np.array(written.cast(pa.string()).cast(pa.float64()).to_numpy())
+    except pa.ArrowInvalid:
+        # One of them is none.
+        read = np.array(_texts(written).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy())
     is_number = np.ones(len(read), np.bool_)
     doubtful = np.flatnonzero(np.isnan(read))
     if len(doubtful):

@@ -84,9 +84,11 @@ def native_points(messages: pa.StructArray, request: Int32s, buckets_max: int) -
     negative = _entries(messages, "negative")
     is_custom = schema == _CUSTOM
     parts = []
-    for rows, build in ((np.flatnonzero(~is_custom), _exponential), (np.flatnonzero(is_custom), _custom)):
-        if len(rows):
-            parts.append(NativePoints(rows, build(messages, rows, request, schema, positive, negative, buckets_max)))
+    if len(rows := np.flatnonzero(~is_custom)):
+        points = _exponential(messages, rows, request, schema, positive, negative, buckets_max)
+        parts.append(NativePoints(rows, points))
+    if len(rows := np.flatnonzero(is_custom)):
+        parts.append(NativePoints(rows, _custom(messages, rows, request, positive, negative)))
     return parts
 
 
@@ -225,16 +227,7 @@ def _dense(entries: _Entries, shift: Int64s, first: Int64s, lengths: Int64s, row
     return np.append(offsets[rows], offsets[-1]), counts
 
 
-def _custom(
-    messages: pa.StructArray,
-    rows: Rows,
-    request: Int32s,
-    schema: Int32s,
-    positive: _Entries,
-    negative: _Entries,
-    buckets_max: int,
-) -> Points:
-    del schema, buckets_max
+def _custom(messages: pa.StructArray, rows: Rows, request: Int32s, positive: _Entries, negative: _Entries) -> Points:
     n = len(messages)
     lists = messages.field("custom_values")
     all_offsets = lists.offsets.to_numpy().astype(np.int64)

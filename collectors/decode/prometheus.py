@@ -107,7 +107,7 @@ def assemble(
     found = []
     rows = np.flatnonzero((role == Role.GAUGE) | (role == Role.COUNTER))
     if len(rows):
-        found.append(_with_exemplars(_numbers(table, samples.take(rows)), exemplars, len(samples), rows, None))
+        found.append(with_exemplars(_numbers(table, samples.take(rows)), exemplars, len(samples), rows, None))
     for shape, member in ((Shape.HISTOGRAM, _OF_HISTOGRAM), (Shape.SUMMARY, _OF_SUMMARY)):
         rows = np.flatnonzero(member[role])
         if len(rows):
@@ -118,7 +118,7 @@ def assemble(
                 else _summaries(table, samples, rows, first)
             )
             point = np.cumsum(first) - 1
-            found.append(_with_exemplars(points, exemplars, len(samples), rows, point))
+            found.append(with_exemplars(points, exemplars, len(samples), rows, point))
     return PrometheusPoints(requests, tuple(found), table)
 
 
@@ -169,11 +169,10 @@ def _grouped(table: SeriesTable[Any], samples: Samples, rows: Rows) -> tuple[Row
     first = np.ones(len(rows), np.bool_)
     first[1:] = (group[1:] != group[:-1]) | (request[1:] != request[:-1]) | (time_ns[1:] != time_ns[:-1])
     runs = mix(mix(group[first], request[first].astype(np.uint64)), time_ns[first].view(np.uint64))
-    in_order = (
-        len(np.unique(runs)) == len(runs)
-        and not (~first[1:] & ((role[1:] < role[:-1]) | ((role[1:] == role[:-1]) & ~(bound[1:] > bound[:-1])))).any()
-    )
-    if in_order:
+    # Buckets first and rising; the order of what is behind them means nothing.
+    bucket = role == Role.BUCKET
+    disordered = ~first[1:] & bucket[1:] & ~(bucket[:-1] & (bound[1:] > bound[:-1]))
+    if len(np.unique(runs)) == len(runs) and not disordered.any():
         return rows, first
     # Points stay in the order in which they came.
     _, at, inverse = np.unique(runs, return_index=True, return_inverse=True)
@@ -303,7 +302,7 @@ def _empty(shape: Shape, table: SeriesTable[Any], samples: Samples) -> Points:
     )
 
 
-def _with_exemplars(
+def with_exemplars(
     points: Points, exemplars: Exemplars | None, samples: int, rows: Rows, point: Int64s | None
 ) -> Points:
     """Points with the exemplars of their samples; ``point`` is the point of each of ``rows``, themselves if None."""

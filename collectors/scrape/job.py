@@ -77,7 +77,13 @@ class Kubernetes:
 
 @dataclass(frozen=True)
 class Job:
-    """One entry of ``scrape_configs``; limits are 0 where there is none, times in seconds, sizes in bytes."""
+    """One entry of ``scrape_configs``; limits are 0 where there is none, times in seconds, sizes in bytes.
+
+    Attributes:
+        protocols: in the order in which they are liked; () where nothing is said of them.
+        native_histograms: whether they are wanted; None where nothing is said of that.
+        classic_histograms: whether those beside native ones are wanted, too.
+    """
 
     name: str
     interval_seconds: float = 60.0
@@ -86,6 +92,8 @@ class Job:
     metrics_path: str = "/metrics"
     params: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
+    native_histograms: bool | None = None
+    classic_histograms: bool = False
     http: Http = Http()
     honor_labels: bool = False
     honor_timestamps: bool = True

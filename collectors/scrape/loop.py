@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from catchment.errors import CatchmentError, Reject
+from catchment.errors import CatchmentError, Invalid, Reject
 from catchment.identity import hash_parts
 from catchment.version import PROGRAM
 from collectors.decode.lines import STALE_VALUE
@@ -23,7 +23,7 @@ from collectors.records import Outcome
 from collectors.scrape.fetch import Answer, Client, ScrapeFailed
 from collectors.scrape.job import Job
 from collectors.scrape.prometheus_yml import PROTOCOLS
-from collectors.scrape.record import Record
+from collectors.scrape.record import Format, Record
 from collectors.scrape.survey import Survey, Surveyor
 from collectors.scrape.targets import Target, reading_of
 
@@ -41,13 +41,19 @@ REPORTED = (
 Submit = Callable[[bytes], Awaitable[Outcome]]
 """Makes a record durable; raises `Reject` for backpressure."""
 
+_FORMATS = {
+    "application/openmetrics-text": Format.OPENMETRICS,
+    "application/vnd.google.protobuf": Format.PROTOBUF,
+}
 _ACCEPTED = {
+    "PrometheusProto": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
     "PrometheusText0.0.4": "text/plain;version=0.0.4",
     "PrometheusText1.0.0": "text/plain;version=1.0.0",
     "OpenMetricsText0.0.1": "application/openmetrics-text;version=0.0.1",
     "OpenMetricsText1.0.0": "application/openmetrics-text;version=1.0.0",
 }
-_DEFAULT_PROTOCOLS = tuple(name for name in PROTOCOLS if name in _ACCEPTED)
+# Protobuf is what native histograms come in: asked for where they, or it, are configured.
+_TEXT_PROTOCOLS = tuple(name for name in PROTOCOLS if name != "PrometheusProto")
 
 
 @dataclass
@@ -103,15 +109,15 @@ class Loop:
         """One scrape; its record is offered until ``deadline``, in seconds of the monotonic clock."""
         time_ns = self.shared.clock_ns() // 10**6 * 10**6
         begin = self.shared.monotonic()
-        survey, body, reading = Survey(), b"", reading_of(self.job, self.target, is_openmetrics=False)
+        survey, body, reading = Survey(), b"", reading_of(self.job, self.target)
         try:
             answer = await self._ask()
-            reading = reading_of(self.job, self.target, is_openmetrics=is_openmetrics(answer))
+            reading = reading_of(self.job, self.target, format_of(answer))
             record = Record(time_ns, reading.line(), b"", answer.body, b"")
             survey = await self.shared.in_thread(lambda: self.shared.surveyor.survey(record))
             self._check(answer, survey)
             body, trouble = answer.body, ""
-        except ScrapeFailed as error:
+        except (ScrapeFailed, Invalid) as error:
             survey, trouble = Survey(), error.reason
         self._tell(trouble)
         report = report_of(not trouble, self.shared.monotonic() - begin, survey, survey.added(self.survey))
@@ -122,14 +128,14 @@ class Loop:
 
     async def end(self) -> None:
         """Say that all its series have ended: the target is there no longer."""
-        reading = reading_of(self.job, self.target, is_openmetrics=False)
+        reading = reading_of(self.job, self.target)
         report = _gauges(dict.fromkeys(REPORTED, STALE_VALUE.decode()))
         record = Record(self.shared.clock_ns(), reading.line(), report, b"", self.survey.ended(Survey()))
         await self._hand_in(record, self.shared.monotonic())
 
     async def _ask(self) -> Answer:
         target, job = self.target, self.job
-        protocols = [name for name in job.protocols or _DEFAULT_PROTOCOLS if name in _ACCEPTED]
+        protocols = job.protocols or (PROTOCOLS if job.native_histograms else _TEXT_PROTOCOLS)
         accepted = [f"{_ACCEPTED[name]};q=0.{9 - i}" for i, name in enumerate(protocols)]
         headers = {
             "Accept": ",".join([*accepted, "*/*;q=0.1"]),
@@ -143,7 +149,8 @@ class Loop:
         )
 
     def _check(self, answer: Answer, survey: Survey) -> None:
-        if is_openmetrics(answer) and answer.body.rstrip(b"\n").rpartition(b"\n")[2] != b"# EOF":
+        is_openmetrics = format_of(answer) is Format.OPENMETRICS
+        if is_openmetrics and answer.body.rstrip(b"\n").rpartition(b"\n")[2] != b"# EOF":
             raise ScrapeFailed("the answer is cut off: OpenMetrics ends with # EOF")
         if self.job.sample_limit and survey.kept > self.job.sample_limit:
             raise ScrapeFailed(f"{survey.kept} samples, sample_limit is {self.job.sample_limit}")
@@ -174,9 +181,10 @@ class Loop:
                 return True
 
 
-def is_openmetrics(answer: Answer) -> bool:
-    """Whether an answer says that it is OpenMetrics."""
-    return answer.content_type.partition(";")[0].strip().lower() == "application/openmetrics-text"
+def format_of(answer: Answer) -> Format:
+    """What an answer says that it is; text, where it says nothing that we know."""
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    return _FORMATS.get(media_type, Format.TEXT)
 
 
 def report_of(is_up: bool, duration_seconds: float, survey: Survey, added: int) -> bytes:

@@ -44,9 +44,7 @@ _GLOBAL = {
     "metric_name_validation_scheme": "all UTF-8 names are taken",
     "metric_name_escaping_scheme": "names are taken as they come",
     "keep_dropped_targets": "dropped targets are not remembered",
-    "always_scrape_classic_histograms": "the first histogram that a target offers is taken",
     "convert_classic_histograms_to_nhcb": "classic histograms keep their bounds anyway",
-    "scrape_native_histograms": "native histograms come with the protobuf protocol of scrape_protocols",
     "extra_scrape_metrics": "up and the scrape_* metrics of every target are there",
 }
 _JOB = {
@@ -59,6 +57,7 @@ _JOB = {
 }
 _LEAVES_OUT = ("oauth2", "sigv4", "azuread", "google_iam", "proxy_url", "proxy_from_environment", "http_headers")
 _SILENT = ("no_proxy", "proxy_connect_header", "enable_http2")
+_HISTOGRAMS = ("scrape_native_histograms", "always_scrape_classic_histograms")
 _LIMITS = ("sample_limit", "target_limit", "label_limit", "label_name_length_limit", "label_value_length_limit")
 _HTTP = (
     "basic_auth",
@@ -75,6 +74,8 @@ _JOB_KEYS = (
     "scrape_interval",
     "scrape_timeout",
     "scrape_protocols",
+    *_HISTOGRAMS,
+    "scrape_classic_histograms",
     "metrics_path",
     "scheme",
     "params",
@@ -109,7 +110,7 @@ def read_prometheus_yml(text: str, folder: Path, more: Mapping[str, str] = Mappi
     shared = reader.mapping(
         tree.get("global"),
         "global",
-        ("scrape_interval", "scrape_timeout", "scrape_protocols", "body_size_limit", *_LIMITS),
+        ("scrape_interval", "scrape_timeout", "scrape_protocols", "body_size_limit", *_HISTOGRAMS, *_LIMITS),
         _GLOBAL,
     )
     entries = [
@@ -158,12 +159,19 @@ def _shared(reader: Reader, fields: Mapping[str, Any], where: str, base: Job) ->
     for protocol in protocols:
         if protocol not in PROTOCOLS:
             reader.fault(f"{where}.scrape_protocols", f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+    native = base.native_histograms
+    if fields.get("scrape_native_histograms") is not None:
+        native = reader.truth(fields, "scrape_native_histograms", where, False)
+    # As Prometheus 2 called it.
+    classic = reader.truth(fields, "scrape_classic_histograms", where, base.classic_histograms)
     limits: dict[str, Any] = {key: reader.count(fields, key, where, getattr(base, key)) for key in _LIMITS}
     return replace(
         base,
         interval_seconds=interval,
         timeout_seconds=timeout,
         protocols=protocols or base.protocols,
+        native_histograms=native,
+        classic_histograms=reader.truth(fields, "always_scrape_classic_histograms", where, classic),
         body_size_limit=reader.size(fields, "body_size_limit", where, base.body_size_limit),
         **limits,
     )

@@ -1,13 +1,13 @@
-"""What one scrape leaves in the inbox: a text, and all by which it is read. Replay needs nothing else.
+"""What one scrape leaves in the inbox: an answer, and all by which it is read. Replay needs nothing else.
 
-Layout: three lines that end with a newline, then the text in three parts.
+Layout: three lines that end with a newline, then three parts.
 
     line 1   ``catchment-scrape 1``
     line 2   JSON: ``time_ns`` and the sizes of the parts in bytes
-    line 3   JSON: what reads the text (`Reading`); the same bytes for all scrapes of a target
+    line 3   JSON: how it is read (`Reading`); the same bytes for all scrapes of a target
     report   what the scraper says itself: ``up`` and the like, as exposition text
     body     what the target answered, as it came
-    ended    the series that the answer before had and this one has not, with ``stale`` for a value
+    ended    the series that the answer before had and this one has not, as exposition text with ``stale`` for a value
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 
 from catchment.errors import Invalid
 from catchment.identity import canonical_attributes
@@ -22,6 +23,14 @@ from collectors.scrape.relabel import Rule
 
 CONTENT_TYPE = "application/vnd.catchment.scrape"
 _MAGIC = b"catchment-scrape 1\n"
+
+
+class Format(Enum):
+    """What a body is."""
+
+    TEXT = "text"
+    OPENMETRICS = "openmetrics"  # timestamps are seconds, not milliseconds
+    PROTOBUF = "protobuf"
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,9 @@ class Reading:
         labels: the target's own.
         honor_labels: on equal names the sample's label wins; else it becomes ``exported_<name>``.
         honor_timestamps: timestamps of samples count; else all have the time of the scrape.
-        is_openmetrics: timestamps are seconds, not milliseconds.
+        format: of the body.
+        native_histograms: native histograms are taken where there are any, rather than the classic ones beside them.
+        classic_histograms: the classic ones are taken besides.
         rules: ``metric_relabel_configs``.
         label_limit, label_name_length_limit, label_value_length_limit: 0 for none.
     """
@@ -40,7 +51,9 @@ class Reading:
     labels: Mapping[str, str]
     honor_labels: bool = False
     honor_timestamps: bool = True
-    is_openmetrics: bool = False
+    format: Format = Format.TEXT
+    native_histograms: bool = True
+    classic_histograms: bool = False
     rules: tuple[Rule, ...] = ()
     label_limit: int = 0
     label_name_length_limit: int = 0
@@ -48,7 +61,8 @@ class Reading:
 
     def line(self) -> bytes:
         """Line 3, without its end."""
-        return canonical_attributes({**asdict(self), "rules": [rule.as_json() for rule in self.rules]}).encode()
+        fields = {**asdict(self), "format": self.format.value, "rules": [rule.as_json() for rule in self.rules]}
+        return canonical_attributes(fields).encode()
 
     @staticmethod
     def of_line(line: bytes) -> Reading:
@@ -59,7 +73,11 @@ class Reading:
         """
         try:
             fields = json.loads(line)
-            return Reading(**{**fields, "rules": tuple(Rule.of_json(rule) for rule in fields["rules"])})
+            rules = tuple(Rule.of_json(rule) for rule in fields["rules"])
+            # Before there was protobuf.
+            is_openmetrics = fields.pop("is_openmetrics", False)
+            format = Format(fields.get("format", "openmetrics" if is_openmetrics else "text"))
+            return Reading(**{**fields, "format": format, "rules": rules})
         except (ValueError, TypeError, KeyError) as error:
             raise Invalid(f"not a record of a scrape: {error}") from error
 
@@ -75,13 +93,10 @@ class Record:
     ended: bytes
 
     def payload(self) -> bytes:
-        """The bytes that go to the inbox; every part ends with a newline or is empty."""
-        parts = [part if part.endswith(b"\n") or not part else part + b"\n" for part in self._parts()]
+        """The bytes that go to the inbox."""
+        parts = (self.report, self.body, self.ended)
         sizes = {"time_ns": self.time_ns, "report": len(parts[0]), "body": len(parts[1]), "ended": len(parts[2])}
         return b"".join([_MAGIC, json.dumps(sizes).encode(), b"\n", self.reading, b"\n", *parts])
-
-    def _parts(self) -> tuple[bytes, bytes, bytes]:
-        return self.report, self.body, self.ended
 
     @staticmethod
     def of(payload: bytes) -> Record:

@@ -56,6 +56,7 @@ class Scraper:
         sender: whose all scraped samples are.
         policy_version: that of now, recorded with each scrape.
         body_bytes_max: of an answer, after decompression.
+        samples_max: of an answer.
 
     Raises:
         ConfigFaults: the file has some.
@@ -69,6 +70,7 @@ class Scraper:
         telemetry: Telemetry,
         policy_version: Callable[[], str],
         body_bytes_max: int,
+        samples_max: int,
     ) -> None:
         self._path = path
         self._sender = sender
@@ -81,7 +83,7 @@ class Scraper:
         self._telemetry = telemetry
         self._shared = Shared(
             submit=self._submit,
-            surveyor=Surveyor(),
+            surveyor=Surveyor(samples_max),
             in_thread=self._in_thread,
             count=lambda end: telemetry.count(OwnMetric.SCRAPES, 1, end),
             clock_ns=time.time_ns,

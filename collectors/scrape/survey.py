@@ -6,20 +6,29 @@ once: `Survey.ended` writes that down, and the record carries it. Counters and h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.decode.exposition import Written, cut_records, series_written
+from catchment.errors import Invalid
+from collectors.decode.exposition import Scraped, Table, count_samples, read_records
 from collectors.decode.families import Role
 from collectors.decode.lines import STALE_VALUE, Declared
-from collectors.decode.series_table import SeriesTable
+from collectors.decode.scraped_series import series_written
 from collectors.scrape.record import Record
 
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.intp]
+Named = Callable[[int], tuple[bytes, bytes, bytes]]
+"""A series as it was written, and the lines that declare its type and its unit."""
+
+
+def _no_name(row: int) -> tuple[bytes, bytes, bytes]:
+    raise IndexError(row)
 
 
 @dataclass(frozen=True)
@@ -27,20 +36,18 @@ class Survey:
     """What an answer holds.
 
     Attributes:
-        samples: all of them, and lines that are none.
+        samples: all of them, native histograms and lines that are no samples among them.
         kept: those that metric_relabel_configs and label limits leave.
         keys: of all series, sorted.
-        gauges, names: keys of gauges without timestamps of their own, and their series.
-        types, units: the lines that declare theirs.
+        gauges: keys of gauges without timestamps of their own.
+        named: the name of each of these gauges.
     """
 
     samples: int = 0
     kept: int = 0
     keys: UInt64s = field(default_factory=lambda: np.zeros(0, np.uint64))
     gauges: UInt64s = field(default_factory=lambda: np.zeros(0, np.uint64))
-    names: pa.Array = field(default_factory=lambda: pa.array([], pa.binary()))
-    types: pa.Array = field(default_factory=lambda: pa.array([], pa.binary()))
-    units: pa.Array = field(default_factory=lambda: pa.array([], pa.binary()))
+    named: Named = _no_name
 
     def added(self, before: Survey) -> int:
         """How many series were not there before."""
@@ -51,42 +58,66 @@ class Survey:
         gone = np.flatnonzero(~np.isin(self.gauges, after.gauges))
         by_family: dict[tuple[bytes, bytes], list[bytes]] = {}
         for row in gone.tolist():
-            family = self.types[row].as_py(), self.units[row].as_py()
-            by_family.setdefault(family, []).append(self.names[row].as_py())
+            series, *declared = self.named(row)
+            by_family.setdefault((declared[0], declared[1]), []).append(series)
         lines = []
         # Those without a type first: a declaration would be theirs.
-        for declared, names in sorted(by_family.items()):
-            lines += [line for line in declared if line]
+        for family, names in sorted(by_family.items()):
+            lines += [line for line in family if line]
             lines += [name + b" " + STALE_VALUE for name in names]
         return b"\n".join([*lines, b""]) if lines else b""
 
 
 class Surveyor:
-    """Surveys answers; remembers series, as the decoder does."""
+    """Surveys answers; remembers series, as the decoder does.
 
-    def __init__(self) -> None:
-        self._table: SeriesTable[Written | None] = SeriesTable(series_written)
+    Args:
+        samples_max: of one answer; the intake refuses a record with more.
+    """
+
+    def __init__(self, samples_max: int) -> None:
+        self._table = Table(series_written)
+        self._samples_max = samples_max
 
     def survey(self, record: Record) -> Survey:
-        """What a record's body holds; its other parts are not looked at."""
-        found = cut_records([Record(record.time_ns, record.reading, b"", record.body, b"")])
-        lines = found.lines
+        """What a record's body holds; its other parts are not looked at.
+
+        Raises:
+            Invalid: it is not what it says that it is, or too much.
+        """
+        answer = Record(record.time_ns, record.reading, b"", record.body, b"")
+        if len(answer.body) > self._samples_max and count_samples(answer) > self._samples_max:
+            raise Invalid(f"the answer has more than {self._samples_max} samples")
+        found = read_records([answer])
         slots = self._table.slots(found.key, found.written)
+        native_slots = self._table.more_slots(found.natives.key, found.natives.written)
         usable = self._table.usable[slots]
-        is_gauge = usable & (self._table.role[slots] == Role.GAUGE) & np.isnan(lines.timestamp)
+        is_gauge = usable & (self._table.role[slots] == Role.GAUGE) & ~found.is_stamped
         rows = np.flatnonzero(is_gauge)
         return Survey(
-            samples=len(lines) + len(lines.malformed),
-            kept=int(usable.sum()),
-            keys=np.unique(found.key),
+            samples=len(slots) + len(native_slots),
+            kept=int(usable.sum()) + int(self._table.usable[native_slots].sum()),
+            keys=np.unique(np.concatenate((found.key[~found.malformed], found.natives.key))),
             gauges=found.key[rows],
-            names=lines.series.take(pa.array(rows)),
-            types=_declared(lines.types, lines.type[rows]),
-            units=_declared(lines.units, lines.unit[rows]),
+            named=_names(found, rows),
         )
 
 
-def _declared(declared: Declared, rows: Int64s) -> pa.Array:
+def _names(found: Scraped, rows: Rows) -> Named:
+    """How some samples' series are written, without keeping all that the answer was."""
+    bodies, lines = found.bodies, found.lines
+    if len(bodies.key):
+        first = len(found.key) - len(bodies.key)
+        samples = bodies.samples
+        families = bodies.families.of(samples.metric[rows - first])
+        part, number = samples.part[rows - first], samples.number[rows - first]
+        return lambda row: families.text(row, int(part[row]), float(number[row]))
+    series = lines.series.take(pa.array(rows))
+    types, units = _lines_of(lines.types, lines.type[rows]), _lines_of(lines.units, lines.unit[rows])
+    return lambda row: (series[row].as_py(), types[row].as_py(), units[row].as_py())
+
+
+def _lines_of(declared: Declared, rows: Int64s) -> pa.Array:
     """The line of each declaration; empty for -1."""
     lines = pa.concat_arrays([declared.lines, pa.array([b""], pa.binary())])
     return lines.take(pa.array(np.where(rows < 0, len(lines) - 1, rows)))

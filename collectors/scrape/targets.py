@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from collectors.scrape.job import Group, Job
-from collectors.scrape.record import Reading
+from collectors.scrape.record import Format, Reading
 from collectors.scrape.relabel import relabelled
 from collectors.scrape.yml_reader import duration_seconds
 
 
 @dataclass(frozen=True)
 class Target:
-    """One target: where it is asked, when, and how its answer is read. ``reading`` is for text, not OpenMetrics."""
+    """One target: where it is asked, when, and its labels."""
 
     job: str
     url: str
@@ -54,13 +54,15 @@ def targets_of(job: Job, groups: Iterable[Group]) -> tuple[list[Target], list[st
     return list(targets), faults
 
 
-def reading_of(job: Job, target: Target, *, is_openmetrics: bool) -> Reading:
+def reading_of(job: Job, target: Target, format: Format = Format.TEXT) -> Reading:
     """How what a target answers is read."""
     return Reading(
         labels=dict(target.labels),
         honor_labels=job.honor_labels,
         honor_timestamps=job.honor_timestamps,
-        is_openmetrics=is_openmetrics,
+        format=format,
+        native_histograms=job.native_histograms is not False,
+        classic_histograms=job.classic_histograms,
         rules=job.metric_relabel,
         label_limit=job.label_limit,
         label_name_length_limit=job.label_name_length_limit,

@@ -25,9 +25,9 @@ from tests.otlp import T0_NS
 
 @dataclass
 class Target:
-    """A server that answers a text, and remembers what it was asked; use `serving`."""
+    """A server that answers a text or bytes, and remembers what it was asked; use `serving`."""
 
-    text: str = "# TYPE level gauge\nlevel 1\n"
+    text: str | bytes = "# TYPE level gauge\nlevel 1\n"
     content_type: str = TEXT
     status: int = 200
     wait_seconds: float = 0.0
@@ -38,9 +38,8 @@ class Target:
         """What it is told to answer."""
         self.asked.append(request)
         await asyncio.sleep(self.wait_seconds)
-        response = web.Response(
-            body=self.text.encode(), status=self.status, headers={"content-type": self.content_type}
-        )
+        body = self.text if isinstance(self.text, bytes) else self.text.encode()
+        response = web.Response(body=body, status=self.status, headers={"content-type": self.content_type})
         response.enable_compression()
         return response
 
@@ -126,7 +125,7 @@ async def scraping(
     intake = EdgeIntake(edge or EdgeHarness(known_since=(time.time_ns() - T0_NS) / 1e9), refusals=list(refusals))
     telemetry = Telemetry()
     sender = Sender("acme", "tokyo-1", '{"zone":"a"}')
-    scraper = Scraper(file, sender, intake, telemetry, lambda: "policy-1", body_bytes_max)
+    scraper = Scraper(file, sender, intake, telemetry, lambda: "policy-1", body_bytes_max, 100_000)
     stop = asyncio.Event()
     running = asyncio.create_task(scraper.run(stop))
     try:

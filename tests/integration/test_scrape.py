@@ -14,8 +14,12 @@ import yaml
 
 from catchment.config_policies import MetricPolicy, Policies
 from catchment.errors import ConfigFaults, Reject
+from collectors.decode.client_messages import FamilyType
 from collectors.scrape.record import Reading
+from tests import client_model, remote_write
+from tests.client_model import pb
 from tests.clients.targets import Target, scraping, serving
+from tests.clients.text_server import OPENMETRICS, PROTOBUF
 from tests.edge_harness import EdgeHarness, total
 from tests.kafka.certificates import FOR_CLIENTS, FOR_SERVERS, Authority
 
@@ -86,7 +90,7 @@ def test_a_target_that_goes_and_comes(tmp_path: Path) -> None:
             # Held while it was there, not to staleness.
             rows = scraping_.intake.rows()
             assert total(rows, "level", "observed_seconds") < 10
-            target.status, target.text = 200, target.text.replace("hits_total 5", "hits_total 25")
+            target.status, target.text = 200, str(target.text).replace("hits_total 5", "hits_total 25")
             await scraping_.until(lambda: ups(scraping_.intake.records)[-1])
             rows += scraping_.intake.rows()
             assert total(rows, "hits_total", "sum_int") == 20
@@ -148,6 +152,42 @@ def test_how_targets_are_asked(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_protobuf_is_asked_for(tmp_path: Path) -> None:
+    """Where native histograms are wanted, or the protocol is named; and what comes in it is read, also what ends."""
+
+    def answer(at: int, *, with_level: bool) -> bytes:
+        native = pb.Metric(histogram=client_model.native_of(remote_write.native(0, 3, {5: at, 9: 2 * at})))
+        families = [client_model.family("size", FamilyType.HISTOGRAM, native)]
+        level = pb.Metric(gauge=pb.Number(value=at))
+        families += [client_model.family("level", FamilyType.GAUGE, level)] if with_level else []
+        return client_model.delimited(*families)
+
+    async def scenario() -> None:
+        async with serving() as plain, serving() as wanted, serving() as named:
+            wanted.text, wanted.content_type = answer(1, with_level=True), PROTOBUF
+            jobs = (
+                static(plain.address, job_name="plain"),
+                static(wanted.address, job_name="wanted", scrape_native_histograms=True),
+                static(named.address, job_name="named", scrape_protocols=["PrometheusText0.0.4", "PrometheusProto"]),
+            )
+            async with scraping(write(tmp_path, *jobs)) as scraping_:
+                await scraping_.until(lambda: bool(plain.asked and wanted.asked and named.asked))
+                await scraping_.scrapes(6)
+                wanted.text = answer(4, with_level=False)
+                await scraping_.scrapes(9)
+                rows = scraping_.intake.rows()
+            asked = [target.asked[0].headers["Accept"].split(",")[:-1] for target in (plain, wanted, named)]
+            assert not any("protobuf" in each for each in asked[0])
+            protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+            assert (asked[1][0], len(asked[1])) == (f"{protobuf};q=0.9", 5)
+            assert asked[2] == ["text/plain;version=0.0.4;q=0.9", f"{protobuf};q=0.8"]
+            assert total(rows, "size", "count") == 3 * (4 - 1)
+            (ended,) = {record.ended for record in scraping_.intake.records if record.ended}
+            assert ended == b'# TYPE "level" gauge\n{"level"} stale\n'
+
+    asyncio.run(scenario())
+
+
 def test_targets_over_tls(tmp_path: Path) -> None:
     """A target's certificate is verified against ca_file and server_name, ours is shown, and both may be rotated."""
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
@@ -201,7 +241,11 @@ def test_targets_over_tls(tmp_path: Path) -> None:
         (Target(text="a 1\n" * 300_000), {}, "larger than 1048576 bytes"),
         (Target(wait_seconds=1), {}, "within 0.15 seconds"),
         (Target(status=404), {}, "answered 404"),
-        (Target(text="a 1\n", content_type="application/openmetrics-text; version=1.0.0"), {}, "cut off"),
+        (Target(text="a 1\n", content_type=OPENMETRICS), {}, "cut off"),
+        (Target(text=b"\x05\x0a\x03abc\x05\x0a", content_type=PROTOBUF), {}, "cut off"),
+        (Target(text=b"level 1\n", content_type=PROTOBUF), {}, "cut off"),
+        (Target(text=b"\x02\x22\x7f", content_type=PROTOBUF), {}, "no MetricFamily"),
+        (Target(text="a 1\n" * 110_000), {}, "more than 100000 samples"),
     ],
 )
 def test_answers_that_are_none(

@@ -12,7 +12,7 @@ import pytest
 from catchment.config_policies import MetricPolicy, Policies
 from catchment.errors import Invalid
 from collectors.records import Outcome
-from collectors.scrape.record import CONTENT_TYPE, Reading, Record
+from collectors.scrape.record import CONTENT_TYPE, Format, Reading, Record
 from collectors.scrape.relabel import Rule
 from tests.edge_harness import EdgeHarness, Row, total
 from tests.otlp import ns
@@ -27,7 +27,7 @@ class Target:
     def __init__(self, *, is_openmetrics: bool = False, **reading: Any) -> None:
         self.registry = prom.CollectorRegistry()
         self.is_openmetrics = is_openmetrics
-        self.reading = Reading(TARGET, is_openmetrics=is_openmetrics, **reading)
+        self.reading = Reading(TARGET, format=Format.OPENMETRICS if is_openmetrics else Format.TEXT, **reading)
         self.requests = prom.Counter("requests", "r", ["path"], registry=self.registry)
         self.level = prom.Gauge("level", "l", registry=self.registry)
         self.seconds = prom.Histogram("seconds", "s", registry=self.registry, buckets=(0.1, 1, 10))
@@ -101,7 +101,7 @@ def test_created_counts_from_zero() -> None:
         f"seconds_count 3\nseconds_sum 4.5\nseconds_created {start}\n"
         f"# TYPE latency summary\nlatency_count 2\nlatency_sum 1\nlatency_created {start}\n# EOF\n"
     )
-    text_scrape(edge, text, at=5, is_openmetrics=True)
+    text_scrape(edge, text, at=5, format=Format.OPENMETRICS)
     rows = edge.flush(60)
     assert one(rows, "requests_total")["sum_int"] == 7
     assert (one(rows, "seconds")["count"], one(rows, "seconds")["sum_float"]) == (3, 4.5)
@@ -187,7 +187,7 @@ def test_timestamps() -> None:
     edge = EdgeHarness()
     text_scrape(edge, f"# TYPE level gauge\nlevel 1 {at_ms}\n", at=0)
     assert one(edge.flush(10), "level")["window"] == -60
-    text_scrape(edge, f"# TYPE level2 gauge\nlevel2 1 {at_ms / 1000}\n# EOF\n", at=0, is_openmetrics=True)
+    text_scrape(edge, f"# TYPE level2 gauge\nlevel2 1 {at_ms / 1000}\n# EOF\n", at=0, format=Format.OPENMETRICS)
     assert one(edge.flush(10), "level2")["window"] == -60
     text_scrape(edge, f"# TYPE level3 gauge\nlevel3 1 {at_ms}\n", at=0, honor_timestamps=False)
     assert one(edge.flush(10), "level3")["window"] == 0
@@ -242,7 +242,7 @@ def test_exemplars_reach_the_rows() -> None:
         f'seconds_bucket{{le="1"}} 2 # {{span_id="{span}",trace_id="{trace}"}} 0.5\nseconds_bucket{{le="+Inf"}} 3\n'
         f"seconds_count 3\nseconds_sum 9\nseconds_created {start}\n# EOF\n"
     )
-    text_scrape(edge, text, at=5, is_openmetrics=True)
+    text_scrape(edge, text, at=5, format=Format.OPENMETRICS)
     rows = edge.flush(60)
     for metric, value in (("requests_total", 1.0), ("seconds", 0.5)):
         row = one(rows, metric)
@@ -277,3 +277,13 @@ def test_a_record_that_is_cut_off() -> None:
         (outcome,) = edge.send(whole[:size], at=0, content_type=CONTENT_TYPE)
         assert isinstance(outcome, Invalid)
     assert Record.of(whole).payload() == whole
+
+
+def test_records_from_before_there_was_protobuf() -> None:
+    """A record whose reading says only whether it is OpenMetrics is read as it was meant."""
+    for is_openmetrics, format in ((True, Format.OPENMETRICS), (False, Format.TEXT)):
+        fields = json.loads(Reading(TARGET).line())
+        for name in ("format", "native_histograms", "classic_histograms"):
+            del fields[name]
+        old = json.dumps({**fields, "is_openmetrics": is_openmetrics}).encode()
+        assert Reading.of_line(old) == Reading(TARGET, format=format)

@@ -9,10 +9,12 @@ import pytest
 from catchment.errors import ConfigFaults
 from collectors.scrape.job import FileDiscovery, Group, Http, Job, Kubernetes, Tls
 from collectors.scrape.prometheus_yml import config_globs, read_prometheus_yml
+from collectors.scrape.record import Format
 from collectors.scrape.relabel import Rule
 from collectors.scrape.targets import Target, reading_of, targets_of
 from collectors.scrape.yml_reader import duration_seconds
 
+TARGET = Target("a", "http://a:80/metrics", 60.0, 10.0, ())
 FOLDER = Path("/etc/prometheus")
 
 REAL = """
@@ -124,6 +126,7 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, tls_config: {cert_file: c}}]", "cert_file and key_file belong together"),
         ("scrape_configs: [{job_name: a, tls_config: {min_version: SSL3}}]", "'SSL3' is none of TLS10"),
         ("scrape_configs: [{job_name: a, scrape_protocols: [Smoke]}]", "'Smoke' is none of PrometheusProto"),
+        ("scrape_configs: [{job_name: a, scrape_native_histograms: 1}]", "1 is neither true nor false"),
         ("scrape_configs: [{job_name: a, params: [1]}]", "expected names with lists of values"),
         ("scrape_configs: {}", "scrape_configs: expected a list"),
         ("[]", "file: expected keys with values"),
@@ -180,6 +183,28 @@ def test_targets() -> None:
         Target("api", "https://b:2/m?x=1", 60.0, 10.0, (("instance", "i"), ("job", "own"))),
     ]
     assert faults == ["job api: a target of s is left out: it has no __address__"]
-    reading = reading_of(job, targets[0], is_openmetrics=True)
-    assert (reading.honor_labels, reading.is_openmetrics, reading.label_limit) == (True, True, 3)
+    reading = reading_of(job, targets[0], Format.OPENMETRICS)
+    assert (reading.honor_labels, reading.format, reading.label_limit) == (True, Format.OPENMETRICS, 3)
     assert reading.of_line(reading.line()) == reading
+
+
+def test_which_histograms_are_wanted() -> None:
+    """Native ones are if the file says so, of all jobs or of one; so are classic ones beside them, also as Prometheus 2
+    called it.
+    """
+    text = """
+global: {scrape_native_histograms: true, always_scrape_classic_histograms: true}
+scrape_configs:
+- {job_name: a}
+- {job_name: b, scrape_native_histograms: false, always_scrape_classic_histograms: false}
+"""
+    found = read_prometheus_yml(text, FOLDER)
+    assert [(job.native_histograms, job.classic_histograms) for job in found.jobs] == [(True, True), (False, False)]
+    assert found.unsupported == ()
+    (plain, old) = read_prometheus_yml(
+        "scrape_configs: [{job_name: a}, {job_name: b, scrape_classic_histograms: true}]", FOLDER
+    ).jobs
+    assert (plain.native_histograms, plain.classic_histograms) == (None, False)
+    assert (old.native_histograms, old.classic_histograms) == (None, True)
+    assert reading_of(plain, TARGET).native_histograms
+    assert not reading_of(found.jobs[1], TARGET).native_histograms
