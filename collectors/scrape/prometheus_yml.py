@@ -214,7 +214,7 @@ def _job(reader: Reader, value: Any, where: str, base: Job) -> Job | None:
         honor_labels=reader.truth(fields, "honor_labels", where, False),
         honor_timestamps=reader.truth(fields, "honor_timestamps", where, True),
         enable_compression=reader.truth(fields, "enable_compression", where, True),
-        static=_static(reader, fields.get("static_configs"), where),
+        static=_static(reader, fields.get("static_configs"), where, is_relabelled=bool(fields.get("relabel_configs"))),
         files=_files(reader, fields.get("file_sd_configs"), where),
         kubernetes=_kubernetes(reader, fields.get("kubernetes_sd_configs"), where),
         relabel=_rules(reader, fields.get("relabel_configs"), f"{where}.relabel_configs"),
@@ -274,22 +274,24 @@ def _tls(reader: Reader, value: Any, where: str) -> Tls:
     )
 
 
-def _static(reader: Reader, value: Any, where: str) -> tuple[Group, ...]:
+def _static(reader: Reader, value: Any, where: str, *, is_relabelled: bool) -> tuple[Group, ...]:
+    """Target groups; where nothing relabels their targets these must be addresses, else they may be URLs to probe."""
     groups = []
     for i, each in enumerate(reader.items(value, f"{where}.static_configs")):
         place = f"{where}.static_configs[{i}]"
         fields = reader.mapping(each, place, ("targets", "labels"))
-        groups.append(group_of(reader, fields, place, f"static/{i}"))
+        group = _group(reader, fields, place, f"static/{i}")
+        groups.append(group)
+        for target in group.targets if not is_relabelled else ():
+            if "/" in target["__address__"]:
+                reader.fault(f"{place}.targets", f"{target['__address__']!r} is no address; expected host:port")
     return tuple(groups)
 
 
-def group_of(reader: Reader, fields: Mapping[str, Any], where: str, source: str) -> Group:
+def _group(reader: Reader, fields: Mapping[str, Any], where: str, source: str) -> Group:
     """A target group: addresses and the labels that they share."""
-    targets = tuple(str(each) for each in reader.items(fields.get("targets"), f"{where}.targets"))
-    for target in targets:
-        if "://" in target or "/" in target or not target:
-            reader.fault(f"{where}.targets", f"{target!r} is no address; expected host:port")
-    addresses = tuple({"__address__": target} for target in targets)
+    targets = reader.items(fields.get("targets"), f"{where}.targets")
+    addresses = tuple({"__address__": str(target)} for target in targets)
     return Group(source, addresses, reader.labels(fields.get("labels"), f"{where}.labels"))
 
 
@@ -301,9 +303,7 @@ def read_groups(value: Any, source: str) -> tuple[Group, ...]:
     """
     reader = Reader(Path())
     groups = [
-        group_of(
-            reader, reader.mapping(each, f"{source}[{i}]", ("targets", "labels")), f"{source}[{i}]", f"{source}:{i}"
-        )
+        _group(reader, reader.mapping(each, f"{source}[{i}]", ("targets", "labels")), f"{source}[{i}]", f"{source}:{i}")
         for i, each in enumerate(reader.items(value, source))
     ]
     if reader.faults:

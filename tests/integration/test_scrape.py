@@ -371,7 +371,7 @@ def test_relabelling_makes_the_target(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as target:
             job = static(
-                "https://example.org".removeprefix("https://"),
+                "https://example.org/a?b=c d",
                 "dropped:1",
                 metrics_path="/probe",
                 relabel_configs=[
@@ -385,9 +385,10 @@ def test_relabelling_makes_the_target(tmp_path: Path) -> None:
             )
             async with scraping(write(tmp_path, job)) as scraping_:
                 await scraping_.scrapes(1)
-                assert target.asked[0].path_qs == "/probe?target=example.org"
+                assert target.asked[0].path == "/probe"
+                assert list(target.asked[0].query.items()) == [("target", "https://example.org/a?b=c d")]
                 labels = Reading.of_line(scraping_.intake.records[0].reading).labels
-                assert labels == {"instance": "example.org", "job": "api"}
+                assert labels == {"instance": "https://example.org/a?b=c d", "job": "api"}
                 assert target.asked[0].headers["X-Prometheus-Scrape-Timeout-Seconds"] == "0.09"
 
     asyncio.run(scenario())

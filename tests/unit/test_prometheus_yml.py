@@ -8,7 +8,7 @@ import pytest
 
 from catchment.errors import ConfigFaults
 from collectors.scrape.job import FileDiscovery, Group, Http, Job, Kubernetes, Tls
-from collectors.scrape.prometheus_yml import config_globs, read_prometheus_yml
+from collectors.scrape.prometheus_yml import config_globs, read_groups, read_prometheus_yml
 from collectors.scrape.record import Format
 from collectors.scrape.relabel import Rule
 from collectors.scrape.targets import Target, reading_of, targets_of
@@ -157,6 +157,27 @@ def test_more_files() -> None:
     assert [job.name for job in found.jobs] == ["a", "b"]
     with pytest.raises(ConfigFaults, match=r"more/b.yml"):
         read_prometheus_yml(text, FOLDER, {"more/b.yml": "global: {}"})
+
+
+def test_urls_to_probe() -> None:
+    """Targets that relabelling turns into parameters may be URLs, as with the blackbox exporter; of files, too."""
+    text = """
+    scrape_configs:
+      - job_name: blackbox
+        static_configs: [{targets: ['http://prometheus.io', 'https://example.com:8080/a']}]
+        relabel_configs:
+          - {source_labels: [__address__], target_label: __param_target}
+          - {target_label: __address__, replacement: '127.0.0.1:9115'}
+    """
+    (job,) = read_prometheus_yml(text, FOLDER).jobs
+    targets, faults = targets_of(job, job.static)
+    assert [target.url for target in targets] == [
+        "http://127.0.0.1:9115/metrics?target=http%3A%2F%2Fprometheus.io",
+        "http://127.0.0.1:9115/metrics?target=https%3A%2F%2Fexample.com%3A8080%2Fa",
+    ]
+    assert faults == []
+    (group,) = read_groups([{"targets": ["http://prometheus.io"]}], "a.yml")
+    assert group.targets == ({"__address__": "http://prometheus.io"},)
 
 
 def test_an_empty_file() -> None:
