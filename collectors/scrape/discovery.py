@@ -20,6 +20,7 @@ from catchment.files import version_of
 from collectors.scrape.job import FileDiscovery, Group, Job
 from collectors.scrape.kubernetes import watch_kubernetes
 from collectors.scrape.prometheus_yml import read_groups
+from collectors.scrape.yml_reader import load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def _read(name: str) -> tuple[Group, ...] | None:
     """The groups of a file; None if it cannot be read, which is said."""
     try:
         text = Path(name).read_text("utf-8")
-        return read_groups(json.loads(text) if name.endswith(".json") else yaml.safe_load(text), name)
+        return read_groups(json.loads(text) if name.endswith(".json") else load_yaml(text), name)
     except (OSError, ValueError, yaml.YAMLError, RecursionError, ConfigFaults) as error:
         log.warning("targets of a file stay as they were: it cannot be read", extra={"file": name, "error": str(error)})
         return None

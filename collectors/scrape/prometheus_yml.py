@@ -23,7 +23,7 @@ import yaml
 from catchment.errors import ConfigFaults
 from collectors.scrape.job import FileDiscovery, Group, Http, Job, Kubernetes, ScrapeFile, Tls
 from collectors.scrape.relabel import ACTIONS, Rule, compiled
-from collectors.scrape.yml_reader import Reader
+from collectors.scrape.yml_reader import Reader, load_yaml
 
 _TOP = {
     "rule_files": "rules are not evaluated here",
@@ -48,7 +48,7 @@ _GLOBAL = {
     "extra_scrape_metrics": "up and the scrape_* metrics of every target are there",
 }
 _JOB = {
-    "scrape_fallback_protocol": "text is the fallback",
+    "fallback_scrape_protocol": "text is the fallback",
     "track_timestamps_staleness": "samples with timestamps of their own end by staleness",
     "scrape_failure_log_file": _GLOBAL["scrape_failure_log_file"],
     "native_histogram_bucket_limit": "buckets are bounded by histogram_buckets_max of the limits",
@@ -133,7 +133,7 @@ def read_prometheus_yml(text: str, folder: Path, more: Mapping[str, str] = Mappi
 def config_globs(text: str) -> list[str]:
     """The globs of ``scrape_config_files``; [] where the file cannot be read, which `read_prometheus_yml` tells."""
     try:
-        tree = yaml.safe_load(text)
+        tree = load_yaml(text)
     except yaml.YAMLError:
         return []
     found = tree.get("scrape_config_files") if isinstance(tree, dict) else None
@@ -142,7 +142,7 @@ def config_globs(text: str) -> list[str]:
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigFaults([f"{where}: not YAML: {error}"]) from error
 

@@ -9,12 +9,34 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 from collectors.scrape.relabel import is_label_name
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _DURATION = re.compile(r"(?:\d+(?:y|w|d|h|ms|m|s))+|0")
 _UNITS_SECONDS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B|0")
+
+_TRUTHS = {
+    **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"), True),
+    **dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"), False),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Leaves scalars as written, null aside: to Prometheus a label's ``1.10`` is not 1.1, nor its ``yes`` true."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in resolvers if each[0].endswith((":null", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(text: str) -> Any:
+    """A document whose scalars are texts as written, or None; raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)  # noqa: S506 - it is a SafeLoader
 
 
 def duration_seconds(text: str) -> float:
@@ -72,23 +94,26 @@ class Reader:
         if isinstance(value, (dict, list)):
             self.fault(f"{where}.{key}", "expected a text")
             return default
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return str(value)
 
     def truth(self, fields: Mapping[str, Any], key: str, where: str, default: bool) -> bool:
         """true or false."""
-        value = fields.get(key, default)
-        if not isinstance(value, bool):
-            self.fault(f"{where}.{key}", f"{value!r} is neither true nor false")
+        text = self.text(fields, key, where)
+        if not text:
             return default
-        return value
+        if text not in _TRUTHS:
+            self.fault(f"{where}.{key}", f"{text!r} is neither true nor false")
+        return _TRUTHS.get(text, default)
 
     def count(self, fields: Mapping[str, Any], key: str, where: str, default: int = 0) -> int:
         """A whole number, 0 or above."""
-        value = fields.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.fault(f"{where}.{key}", f"{value!r} is no count")
+        text = self.text(fields, key, where)
+        if not text:
             return default
-        return value
+        if not text.isdecimal():
+            self.fault(f"{where}.{key}", f"{text!r} is no count")
+            return default
+        return int(text)
 
     def seconds(self, fields: Mapping[str, Any], key: str, where: str, default: float) -> float:
         """A duration as Prometheus writes them."""

@@ -111,8 +111,8 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, scrape_interval: 5s, scrape_timeout: 6s}]", "longer than scrape_interval"),
         ("global: {scrape_interval: 0s}", "expected more than nothing"),
         ("scrape_configs: [{job_name: a, scheme: ftp}]", "'ftp' is neither http nor https"),
-        ("scrape_configs: [{job_name: a, honor_labels: 1}]", "1 is neither true nor false"),
-        ("scrape_configs: [{job_name: a, sample_limit: -1}]", "-1 is no count"),
+        ("scrape_configs: [{job_name: a, honor_labels: 1}]", "'1' is neither true nor false"),
+        ("scrape_configs: [{job_name: a, sample_limit: -1}]", "'-1' is no count"),
         ("scrape_configs: [{job_name: a, body_size_limit: 3 cows}]", "'3 cows' is no size"),
         ("scrape_configs: [{job_name: a, static_configs: [{targets: ['http://a:1']}]}]", "'http://a:1' is no address"),
         ("scrape_configs: [{job_name: a, static_configs: [{targets: [a], labels: {a-b: c}}]}]", "no label name"),
@@ -178,6 +178,45 @@ def test_urls_to_probe() -> None:
     assert faults == []
     (group,) = read_groups([{"targets": ["http://prometheus.io"]}], "a.yml")
     assert group.targets == ({"__address__": "http://prometheus.io"},)
+
+
+def test_keys_of_every_version() -> None:
+    """A file of Prometheus 2 or 3 is taken: its fallback is named as not used, classic histograms are known by either name."""
+    text = """
+    scrape_configs:
+      - {job_name: new, fallback_scrape_protocol: PrometheusText0.0.4, always_scrape_classic_histograms: true}
+      - {job_name: old, scrape_classic_histograms: true}
+    """
+    found = read_prometheus_yml(text, FOLDER)
+    assert [(job.name, job.classic_histograms) for job in found.jobs] == [("new", True), ("old", True)]
+    assert [line.partition(" is ")[0] for line in found.unsupported] == [
+        "job new.fallback_scrape_protocol",
+    ]
+
+
+def test_scalars_stay_as_written() -> None:
+    """Labels, parameters and expressions that look like numbers or truths are the text that the file has."""
+    text = """
+    scrape_configs:
+      - job_name: 007
+        honor_labels: yes
+        params: {debug: [true, 1.0]}
+        static_configs:
+          - {targets: ['a:1'], labels: {version: 1.10, zone: 010, production: true, day: 2026-01-02, none: }}
+        relabel_configs: [{source_labels: [production], regex: True, action: keep}, {regex: 0x1, action: labeldrop}]
+    """
+    (job,) = read_prometheus_yml(text, FOLDER).jobs
+    assert job.name == "007"
+    assert job.honor_labels
+    assert job.params == {"debug": ("true", "1.0")}
+    assert job.static[0].labels == {
+        "version": "1.10",
+        "zone": "010",
+        "production": "true",
+        "day": "2026-01-02",
+        "none": "",
+    }
+    assert [rule.regex for rule in job.relabel] == ["True", "0x1"]
 
 
 def test_an_empty_file() -> None:
