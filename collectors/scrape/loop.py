@@ -152,6 +152,8 @@ class Loop:
         is_openmetrics = format_of(answer) is Format.OPENMETRICS
         if is_openmetrics and answer.body.rstrip(b"\n").rpartition(b"\n")[2] != b"# EOF":
             raise ScrapeFailed("the answer is cut off: OpenMetrics ends with # EOF")
+        if not survey.is_exposition:
+            raise ScrapeFailed(f"the answer holds no samples: {answer.body[:60].decode('utf-8', 'replace')!r}")
         if self.job.sample_limit and survey.kept > self.job.sample_limit:
             raise ScrapeFailed(f"{survey.kept} samples, sample_limit is {self.job.sample_limit}")
 

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.errors import Invalid
+from collectors.decode.attributes import Unreadable
 from collectors.decode.exposition import Scraped, Table, count_samples, read_records
 from collectors.decode.families import Role
-from collectors.decode.lines import STALE_VALUE, Declared
+from collectors.decode.labels import labels_of
+from collectors.decode.lines import STALE_VALUE, Declared, Lines
 from collectors.decode.scraped_series import series_written
 from collectors.scrape.record import Record
 
@@ -41,6 +43,7 @@ class Survey:
         keys: of all series, sorted.
         gauges: keys of gauges without timestamps of their own.
         named: the name of each of these gauges.
+        is_exposition: there is nothing in it, or at least one sample.
     """
 
     samples: int = 0
@@ -48,6 +51,7 @@ class Survey:
     keys: UInt64s = field(default_factory=lambda: np.zeros(0, np.uint64))
     gauges: UInt64s = field(default_factory=lambda: np.zeros(0, np.uint64))
     named: Named = _no_name
+    is_exposition: bool = True
 
     def added(self, before: Survey) -> int:
         """How many series were not there before."""
@@ -100,7 +104,22 @@ class Surveyor:
             keys=np.unique(np.concatenate((found.key[~found.malformed], found.natives.key))),
             gauges=found.key[rows],
             named=_names(found, rows),
+            is_exposition=_is_exposition(found.lines, usable),
         )
+
+
+def _is_exposition(lines: Lines, usable: npt.NDArray[np.bool_]) -> bool:
+    if usable.any() or not (len(lines) or len(lines.malformed)):
+        return True
+    # All may be dropped by relabelling: then the first line tells.
+    return any(_is_series(written) for written in lines.series.to_pylist())
+
+
+def _is_series(written: bytes) -> bool:
+    try:
+        return bool(labels_of(written))
+    except Unreadable:
+        return False
 
 
 def _names(found: Scraped, rows: Rows) -> Named:

@@ -245,6 +245,7 @@ def test_targets_over_tls(tmp_path: Path) -> None:
         (Target(text=b"\x05\x0a\x03abc\x05\x0a", content_type=PROTOBUF), {}, "cut off"),
         (Target(text=b"level 1\n", content_type=PROTOBUF), {}, "cut off"),
         (Target(text=b"\x02\x22\x7f", content_type=PROTOBUF), {}, "no MetricFamily"),
+        (Target(text="<html>\n<td> 1\n</html>\n", content_type="text/html"), {}, "no samples: '<html>"),
         (Target(text="a 1\n" * 110_000), {}, "more than 100000 samples"),
     ],
 )
