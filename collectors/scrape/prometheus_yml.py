@@ -91,6 +91,11 @@ _JOB_KEYS = (
     *_LIMITS,
     *_HTTP,
 )
+# Actions that take these keys and no others: what else stands there would be taken for a condition.
+_ONLY = {
+    **dict.fromkeys(("labeldrop", "labelkeep"), ("regex",)),
+    **dict.fromkeys(("keepequal", "dropequal"), ("source_labels", "target_label")),
+}
 _ROLES = ("node", "service", "pod", "endpoints", "endpointslice")
 
 
@@ -391,4 +396,8 @@ def _rule(reader: Reader, value: Any, where: str) -> Rule:
         reader.fault(f"{where}.target_label", f"expected one with {rule.action}")
     if rule.action == "hashmod" and not rule.modulus:
         reader.fault(f"{where}.modulus", "expected one with hashmod")
+    only = _ONLY.get(rule.action)
+    meant = {"action": rule.action, **{key: getattr(rule, key) for key in only or ()}}
+    if only and rule != Rule(**meant):
+        reader.fault(where, f"expected nothing but {' and '.join(only)} with {rule.action}")
     return rule

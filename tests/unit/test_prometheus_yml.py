@@ -120,6 +120,14 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, relabel_configs: [{regex: '('}]}]", "no regular expression of RE2"),
         ("scrape_configs: [{job_name: a, relabel_configs: [{regex: a}]}]", "target_label: expected one with replace"),
         ("scrape_configs: [{job_name: a, relabel_configs: [{action: hashmod, target_label: b}]}]", "modulus"),
+        (
+            "scrape_configs: [{job_name: a, relabel_configs: [{action: labeldrop, source_labels: [b], regex: c}]}]",
+            "expected nothing but regex with labeldrop",
+        ),
+        (
+            "scrape_configs: [{job_name: a, relabel_configs: [{action: keepequal, target_label: b, regex: c}]}]",
+            "expected nothing but source_labels and target_label with keepequal",
+        ),
         ("scrape_configs: [{job_name: a, kubernetes_sd_configs: [{role: cow}]}]", "'cow' is none of node"),
         ("scrape_configs: [{job_name: a, file_sd_configs: [{files: [a.txt]}]}]", "does not end in .json"),
         ("scrape_configs: [{job_name: a, basic_auth: {username: u}, bearer_token: t}]", "at most one of"),
