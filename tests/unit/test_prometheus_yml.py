@@ -189,7 +189,7 @@ def test_urls_to_probe() -> None:
 
 
 def test_keys_of_every_version() -> None:
-    """A file of Prometheus 2 or 3 is taken: its fallback is named as not used, classic histograms are known by either name."""
+    """A file of Prometheus 2 or 3 is taken: its fallback is named as not used, classic histograms go by either name."""
     text = """
     scrape_configs:
       - {job_name: new, fallback_scrape_protocol: PrometheusText0.0.4, always_scrape_classic_histograms: true}
