@@ -134,7 +134,7 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, tls_config: {cert_file: c}}]", "cert_file and key_file belong together"),
         ("scrape_configs: [{job_name: a, tls_config: {min_version: SSL3}}]", "'SSL3' is none of TLS10"),
         ("scrape_configs: [{job_name: a, scrape_protocols: [Smoke]}]", "'Smoke' is none of PrometheusProto"),
-        ("scrape_configs: [{job_name: a, scrape_native_histograms: 1}]", "1 is neither true nor false"),
+        ("scrape_configs: [{job_name: a, scrape_native_histograms: 1}]", "'1' is neither true nor false"),
         ("scrape_configs: [{job_name: a, params: [1]}]", "expected names with lists of values"),
         ("scrape_configs: {}", "scrape_configs: expected a list"),
         ("[]", "file: expected keys with values"),
