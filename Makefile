@@ -53,7 +53,7 @@ demo-kafka: $(STAMP) $(KAFKA)
 test: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not proof and not conformance' $(PYTEST_ARGS)
 
-# What takes a minute each: chaos, the demo with a broker that dies, a rollout in the wrong order.
+# What takes about a minute each: chaos, kills again and again, demos with all around them, a rollout in the wrong order.
 proof: $(STAMP) $(KAFKA)
 	$(BIN)/python -m pytest -m proof $(PYTEST_ARGS)
 

@@ -115,7 +115,9 @@ class Reference:
                     for point in data.data_points:
                         kind = _kind(metric, data)
                         if not _usable(kind, point):
-                            self.tally["no_recorded_value"] += bool(kind and point.flags & 1)
+                            # A point is refused for one fault, and its times are looked at first.
+                            in_time = point.start_time_unix_nano <= point.time_unix_nano
+                            self.tally["no_recorded_value"] += bool(kind and in_time and point.flags & 1)
                             continue
                         self._take(tenant, cluster, resource, named, metric, kind, point)
 

@@ -44,6 +44,7 @@ def wait_for_exports(applications: list[Application], count: int) -> None:
     wait_until(lambda: all(each.exporter.acknowledged >= count for each in applications), f"{count} exports of each")
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_totals_are_exact_after_kills_at_random_moments(stack: Stack, applications: list[Application]) -> None:

@@ -55,6 +55,7 @@ class Counting:
             ).encode()
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:

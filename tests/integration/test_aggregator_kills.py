@@ -10,6 +10,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from aggregators.aggregator import AggregatorConfig
 from catchment.log.sqlite import SqliteLog
 from tests.integration.fleet import REGION, counter_row, envelope, global_tables, message, send, sums, totals_row
@@ -58,6 +60,7 @@ class Feeder(threading.Thread):
         await log.close()
 
 
+@pytest.mark.proof
 def test_totals_are_exact_over_many_kills(tmp_path: Path) -> None:
     """SIGKILL at 25 random moments while data flows: sums per cluster and region, points and digests are exact."""
     path = tmp_path / "log.db"

@@ -67,6 +67,7 @@ def test_a_small_demo_adds_up_draws_itself_and_leaves_nothing_behind(tmp_path: P
     assert processes_of(tmp_path / "catchment-demo-") == []
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_kept_demo_answers_sql_until_it_is_interrupted(tmp_path: Path) -> None:
     """With --keep the plant stays up to be asked; Ctrl-C then stops it gracefully, exit code 0, and the data stays."""

@@ -140,7 +140,7 @@ def test_random_queries_answer_as_if_alone(whole: ReaderServer, alone: ReaderSer
     """Kept to its tenants, a reader's answer is what it gets, and anybody gets, from a store with these rows only."""
     tried, answered, told = 0, 0, 0
 
-    @settings(max_examples=120)
+    @settings(max_examples=60)
     @given(queries())
     def check(query: str) -> None:
         nonlocal tried, answered, told

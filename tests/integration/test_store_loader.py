@@ -311,6 +311,7 @@ print(store.load("metrics_cluster"), flush=True)
 """
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_a_loader_that_is_killed_again_and_again_loads_everything_once(tmp_path: Path) -> None:
     """After 12 SIGKILLs at random moments every table has each message exactly once."""

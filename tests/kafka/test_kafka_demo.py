@@ -23,6 +23,7 @@ def levels_of(text: str) -> set[tuple[str, ...]]:
     return {tuple(line_of(text, name).split()[-5:]) for name in ("Σ 40 stations", "Σ 8 zones", "Σ 4 regions", "globe")}
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_over_brokers_that_run_one_invented_watt_hour_is_found(tmp_path: Path, kafka_broker: Broker) -> None:
     """All adds up after a collector's kill but a watt-hour that nobody sent, which is named; yours is never killed."""

@@ -71,6 +71,7 @@ def _arrivals(rng: Random, written: list[Written]) -> list[Written]:
 @settings(max_examples=60)
 @given(RANDOM)
 @example(Random(392))  # a start behind its time
+@example(Random(126707))  # the same, and no value
 def test_edge_equals_the_reference(rng: Random) -> None:
     """All kinds together, with resets, gaps, bad values, late and repeated points, in several requests and flushes."""
     edge = EdgeHarness()
