@@ -25,7 +25,7 @@ import xxhash
 from catchment.identity import mix
 from collectors.decode.client_model import Bodies, most_samples, no_bodies, read_bodies
 from collectors.decode.client_samples import Part
-from collectors.decode.lines import Lines, cut
+from collectors.decode.lines import Lines, cut, last_before
 from collectors.decode.native_histograms import native_points
 from collectors.decode.points import Exemplars, Points
 from collectors.decode.prometheus import STALE_BITS, PrometheusPoints, Samples, assemble, with_exemplars
@@ -265,7 +265,7 @@ def _cut(records: Sequence[Record], parts: Sequence[bytes]) -> _Cut:
     lines = cut(b"".join(parts))
     begins = np.cumsum([0, *map(len, parts)])[:-1]
     # Parts that are empty begin where the next one does: the last of those is meant.
-    part, malformed_part = (np.searchsorted(begins, at, side="right") - 1 for at in (lines.at, lines.malformed))
+    part, malformed_part = (last_before(begins, at) for at in (lines.at, lines.malformed))
     begin = begins[part]
     type_at, unit_at = (np.concatenate((declared.at, [-1])) for declared in (lines.types, lines.units))
     of_type = np.where(type_at[lines.type] >= begin, lines.type, -1)

@@ -50,8 +50,8 @@ class Declared:
     lines: pa.Array
 
     def before(self, at: Int64s) -> Int64s:
-        """The last one before each place; -1 where there is none."""
-        return np.searchsorted(self.at, at) - 1
+        """The last one before each of some ascending places; -1 where there is none."""
+        return last_before(self.at, at)
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,15 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self.at)
+
+
+def last_before(begins: Int64s, at: Int64s) -> Int64s:
+    """The last of ``begins`` that is not behind each place of ``at``, -1 where there is none; both ascending.
+
+    Few begin and many are, so the few are looked up.
+    """
+    counts = np.diff(np.searchsorted(at, begins), prepend=0, append=len(at))
+    return np.repeat(np.arange(-1, len(begins)), counts)
 
 
 def cut(text: bytes) -> Lines:
@@ -157,8 +166,9 @@ class _Plain:
         many = end - np.concatenate(([-1], ends))[rows] - 1
         hashes = np.cumsum(sort == _HASH)
         clean = hashes[end] == np.where(rows > 0, hashes[ends[rows - 1]], 0)
-        last, second, third = (sort[np.maximum(end - back, 0)] for back in (1, 2, 3))
-        at_last, at_second, at_third = (marks[np.maximum(end - back, 0)] for back in (1, 2, 3))
+        before = [np.maximum(end - back, 0) for back in (1, 2, 3)]
+        last, second, third = (sort[mark] for mark in before)
+        at_last, at_second, at_third = (marks[mark] for mark in before)
         spaced = clean & (last == _SPACE) & (at_last + 1 < marks[end])
         value_only = (many == 1) | ((many >= 2) & (second == _CLOSE) & (at_second + 1 == at_last))
         timed = (second == _SPACE) & ((many == 2) | ((many >= 3) & (third == _CLOSE) & (at_third + 1 == at_second)))
@@ -174,8 +184,9 @@ def _declared(text: bytes, keyword: bytes, start: Int64s, end: Int64s) -> Declar
     """Of some comments those that begin with a keyword."""
     data = np.frombuffer(text, np.uint8)
     rows = np.flatnonzero(end - start > len(keyword))
-    for i, letter in enumerate(keyword):
-        rows = rows[data[start[rows] + i] == letter]
+    # What follows "# " tells most.
+    for i in (2, *range(2), *range(3, len(keyword))):
+        rows = rows[data[start[rows] + i] == keyword[i]]
     at = start[rows]
     return Declared(at, _slices(text, at, end[rows]).take(pa.array(np.arange(0, 2 * len(at), 2))))
 
