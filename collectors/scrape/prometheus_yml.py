@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any
 import yaml
 
 from catchment.errors import ConfigFaults
-from collectors.scrape.job import FileDiscovery, Group, Http, Job, Kubernetes, ScrapeFile, Tls
+from collectors.scrape.job import FileDiscovery, Group, Job, Kubernetes, ScrapeFile
 from collectors.scrape.relabel import ACTIONS, Rule, compiled
+from collectors.scrape.yml_http import HTTP_KEYS, HTTP_LEAVES_OUT, read_http
 from collectors.scrape.yml_reader import Reader, load_yaml
 
 _TOP = {
@@ -55,20 +57,8 @@ _JOB = {
     "native_histogram_min_bucket_factor": "scales finer than 5 are folded anyway",
     **{key: _GLOBAL[key] for key in _GLOBAL if not key.startswith(("evaluation", "rule", "external", "query"))},
 }
-_LEAVES_OUT = ("oauth2", "sigv4", "azuread", "google_iam", "proxy_url", "proxy_from_environment", "http_headers")
-_SILENT = ("no_proxy", "proxy_connect_header", "enable_http2")
 _HISTOGRAMS = ("scrape_native_histograms", "always_scrape_classic_histograms")
 _LIMITS = ("sample_limit", "target_limit", "label_limit", "label_name_length_limit", "label_value_length_limit")
-_HTTP = (
-    "basic_auth",
-    "authorization",
-    "bearer_token",
-    "bearer_token_file",
-    "tls_config",
-    "follow_redirects",
-    *_LEAVES_OUT,
-    *_SILENT,
-)
 _JOB_KEYS = (
     "job_name",
     "scrape_interval",
@@ -89,7 +79,7 @@ _JOB_KEYS = (
     "metric_relabel_configs",
     "body_size_limit",
     *_LIMITS,
-    *_HTTP,
+    *HTTP_KEYS,
 )
 # Actions that take these keys and no others: what else stands there would be taken for a condition.
 _ONLY = {
@@ -198,7 +188,7 @@ def _job(reader: Reader, value: Any, where: str, base: Job) -> Job | None:
         reader.fault(where, "expected a job_name")
         return None
     where = f"job {name}"
-    others = [key for key in value if str(key).endswith("_sd_configs") and key not in _JOB_KEYS]
+    others = [key for key in value if _is_other_discovery(str(key))]
     named = {**_JOB, **dict.fromkeys(others, "its targets are not found; supported are static, file and Kubernetes")}
     fields = reader.mapping(value, where, _JOB_KEYS, named)
     job = _shared(reader, fields, where, replace(base, name=name))
@@ -215,7 +205,7 @@ def _job(reader: Reader, value: Any, where: str, base: Job) -> Job | None:
         scheme=scheme,
         metrics_path=reader.text(fields, "metrics_path", where, "/metrics"),
         params=params,
-        http=_http(reader, fields, where),
+        http=read_http(reader, fields, where),
         honor_labels=reader.truth(fields, "honor_labels", where, False),
         honor_timestamps=reader.truth(fields, "honor_timestamps", where, True),
         enable_compression=reader.truth(fields, "enable_compression", where, True),
@@ -225,58 +215,17 @@ def _job(reader: Reader, value: Any, where: str, base: Job) -> Job | None:
         relabel=_rules(reader, fields.get("relabel_configs"), f"{where}.relabel_configs"),
         metric_relabel=_rules(reader, fields.get("metric_relabel_configs"), f"{where}.metric_relabel_configs"),
     )
-    missing = [key for key in _LEAVES_OUT if fields.get(key)]
+    missing = [key for key in HTTP_LEAVES_OUT if fields.get(key)]
     for key in missing:
         reader.unsupported.append(f"{where} is left out: {key} is not supported")
     return None if missing else job
 
 
-def _http(reader: Reader, fields: Mapping[str, Any], where: str) -> Http:
-    basic = reader.mapping(
-        fields.get("basic_auth"),
-        f"{where}.basic_auth",
-        ("username", "password", "password_file"),
-        {"username_file": "give username"},
-    )
-    bearer = reader.mapping(
-        fields.get("authorization"), f"{where}.authorization", ("type", "credentials", "credentials_file")
-    )
-    kind = reader.text(bearer, "type", f"{where}.authorization", "Bearer") if bearer else ""
-    old = fields.get("bearer_token") or fields.get("bearer_token_file")
-    if sum(map(bool, (basic, bearer, old))) > 1:
-        reader.fault(where, "expected at most one of basic_auth, authorization and bearer_token")
-    if kind.lower() == "basic":
-        reader.fault(f"{where}.authorization.type", "expected basic_auth for this")
-    return Http(
-        username=reader.text(basic, "username", where),
-        password=reader.text(basic, "password", where),
-        password_file=reader.path(basic, "password_file", where),
-        authorization_type="Bearer" if old else kind,
-        credentials=reader.text(bearer, "credentials", where) or reader.text(fields, "bearer_token", where),
-        credentials_file=reader.path(bearer, "credentials_file", where)
-        or reader.path(fields, "bearer_token_file", where),
-        tls=_tls(reader, fields.get("tls_config"), f"{where}.tls_config"),
-        follow_redirects=reader.truth(fields, "follow_redirects", where, True),
-    )
-
-
-def _tls(reader: Reader, value: Any, where: str) -> Tls:
-    known = ("ca_file", "cert_file", "key_file", "server_name", "insecure_skip_verify", "min_version")
-    inline = dict.fromkeys(("ca", "cert", "key", "ca_ref", "cert_ref", "key_ref", "max_version"), "give it as a file")
-    fields = reader.mapping(value, where, known, inline)
-    version = reader.text(fields, "min_version", where)
-    if version not in ("", "TLS10", "TLS11", "TLS12", "TLS13"):
-        reader.fault(f"{where}.min_version", f"{version!r} is none of TLS10, TLS11, TLS12 and TLS13")
-    if bool(fields.get("cert_file")) != bool(fields.get("key_file")):
-        reader.fault(where, "cert_file and key_file belong together")
-    return Tls(
-        reader.path(fields, "ca_file", where),
-        reader.path(fields, "cert_file", where),
-        reader.path(fields, "key_file", where),
-        reader.text(fields, "server_name", where),
-        reader.truth(fields, "insecure_skip_verify", where, False),
-        version,
-    )
+def _is_other_discovery(key: str) -> bool:
+    """Whether a key is a way to find targets that is not supported, rather than a supported one that is misspelt."""
+    kind, has_suffix, rest = key.partition("_sd_configs")
+    is_near = difflib.get_close_matches(kind, ("file", "kubernetes", "static"), n=1, cutoff=0.75)
+    return bool(has_suffix) and not rest and not is_near
 
 
 def _static(reader: Reader, value: Any, where: str, *, is_relabelled: bool) -> tuple[Group, ...]:
@@ -331,7 +280,7 @@ def _files(reader: Reader, value: Any, where: str) -> tuple[FileDiscovery, ...]:
 
 def _kubernetes(reader: Reader, value: Any, where: str) -> tuple[Kubernetes, ...]:
     found = []
-    known = ("role", "api_server", "namespaces", "selectors", *_HTTP)
+    known = ("role", "api_server", "namespaces", "selectors", *HTTP_KEYS)
     named = {
         "kubeconfig_file": "give api_server, or run in the cluster",
         "attach_metadata": "labels of nodes are not attached",
@@ -357,7 +306,7 @@ def _kubernetes(reader: Reader, value: Any, where: str) -> tuple[Kubernetes, ...
             Kubernetes(
                 role,
                 reader.text(fields, "api_server", place).rstrip("/"),
-                _http(reader, fields, place),
+                read_http(reader, fields, place),
                 tuple(str(name) for name in reader.items(namespaces.get("names"), f"{place}.namespaces.names")),
                 reader.truth(namespaces, "own_namespace", place, False),
                 selectors,

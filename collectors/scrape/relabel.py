@@ -118,12 +118,13 @@ def _set(labels: Labels, name: str, value: str) -> Labels:
 
 @lru_cache(1024)
 def compiled(regex: str) -> Any:
-    """A regular expression of RE2.
+    """A regular expression of RE2; a dot is a newline, too, as in Prometheus 3.
 
     Raises:
         ValueError: it is none.
     """
     options = re2.Options()
+    options.dot_nl = True
     options.log_errors = False
     try:
         return re2.compile(regex, options)

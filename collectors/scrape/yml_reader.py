@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from collectors.scrape.relabel import is_label_name
 
@@ -25,7 +26,18 @@ _TRUTHS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves scalars as written, null aside: to Prometheus a label's ``1.10`` is not 1.1, nor its ``yes`` true."""
+    """Leaves scalars as written, null aside: to Prometheus a label's ``1.10`` is not 1.1, nor its ``yes`` true.
+
+    A key that stands twice is an error, as it is there.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in keys:
+                raise ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -131,6 +131,20 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, kubernetes_sd_configs: [{role: cow}]}]", "'cow' is none of node"),
         ("scrape_configs: [{job_name: a, file_sd_configs: [{files: [a.txt]}]}]", "does not end in .json"),
         ("scrape_configs: [{job_name: a, basic_auth: {username: u}, bearer_token: t}]", "at most one of"),
+        (
+            "scrape_configs: [{job_name: a, bearer_token: t, bearer_token_file: t.txt}]",
+            "of bearer_token and bearer_token_f",
+        ),
+        (
+            "scrape_configs: [{job_name: a, basic_auth: {password: p, password_file: p.txt}}]",
+            "password and password_file",
+        ),
+        (
+            "scrape_configs: [{job_name: a, authorization: {credentials: c, credentials_file: c.txt}}]",
+            "and credentials_f",
+        ),
+        ("scrape_configs: [{job_name: a, kubernets_sd_configs: [{role: pod}]}]", "did you mean kubernetes_sd_configs?"),
+        ("scrape_configs: [{job_name: a, scheme: http, scheme: https}]", "'scheme' stands twice"),
         ("scrape_configs: [{job_name: a, tls_config: {cert_file: c}}]", "cert_file and key_file belong together"),
         ("scrape_configs: [{job_name: a, tls_config: {min_version: SSL3}}]", "'SSL3' is none of TLS10"),
         ("scrape_configs: [{job_name: a, scrape_protocols: [Smoke]}]", "'Smoke' is none of PrometheusProto"),

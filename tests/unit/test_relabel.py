@@ -54,6 +54,11 @@ ABC = {"a": "foo", "b": "bar", "c": "baz"}
             {"a": "foo\nbar", "b": "734"},
         ),
         (
+            {"a": "foo\nbar"},
+            [Rule(source_labels=("a",), target_label="b", regex="f(.*)r", replacement="$1")],
+            {"a": "foo\nbar", "b": "oo\nba"},
+        ),
+        (
             {"a": "foo", "b1": "bar", "b2": "baz"},
             [Rule(regex="(b.*)", replacement="bar_${1}", action="labelmap")],
             {"a": "foo", "b1": "bar", "b2": "baz", "bar_b1": "bar", "bar_b2": "baz"},
