@@ -48,9 +48,6 @@ def _faults(catchment: Stack, service: str, view: str) -> str:
     return "\n".join(faults(service, ROUNDS, 2, found))
 
 
-# An open defect, in about one of four runs: the first point of each histogram of a sender counts as a baseline instead of
-# from its start (3 points `baseline` in pipeline_drops), so its first increase is missing. Counters are exact.
-@pytest.mark.xfail(reason="a histogram's first point is a baseline in some runs", raises=AssertionError, strict=False)
 def test_a_collector_writes_remotely_and_exactly_across_our_death(
     catchment: Stack, toolchains: Toolchains, tmp_path: Path
 ) -> None:

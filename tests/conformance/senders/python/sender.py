@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -51,6 +52,8 @@ def record(provider: MeterProvider, rounds: int) -> None:
         for j in range(10):
             latency.record((7 * i + 3 * j) % 25 + 0.5, {"key": "ab"[j % 2]})
             size.record(1.5 * 2 ** ((i + j) % 12))
+        # Remote write has milliseconds: a point that seems to be as old as its stream says nothing of when it began.
+        time.sleep(0.005)
         if not provider.force_flush(30_000):
             raise SystemExit("flush failed")
 
