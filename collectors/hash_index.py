@@ -20,6 +20,18 @@ ABSENT = -1
 _CAPACITY_MIN = 1024
 
 
+def first_seen(keys: UInt64s) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The rows in which a key stands for the first time, ascending, and for each row the place of its key among these.
+
+    In the order of arrival, so that neighbours in requests stay neighbours in tables.
+    """
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[inverse]
+
+
 class HashIndex:
     """Maps uint64 keys to int32 values."""
 

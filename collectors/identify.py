@@ -21,7 +21,7 @@ from collectors.cardinality import Cardinality
 from collectors.catalog import Catalog
 from collectors.decode.attributes import AttributeReader, Attributes, Unreadable, merged, service_of
 from collectors.decode.points import Decoded, Described
-from collectors.hash_index import ABSENT, HashIndex
+from collectors.hash_index import ABSENT, HashIndex, first_seen
 from collectors.kinds import HAS_START, Kind
 from collectors.lives import Lives
 from collectors.policy import Policy
@@ -104,15 +104,12 @@ class Identifier:
         unknown = np.flatnonzero(found == ABSENT)
         notes: Notes = Counter()
         if len(unknown):
-            new_keys, first, inverse = np.unique(keys[unknown], return_index=True, return_inverse=True)
-            # In the order of arrival, so that neighbours in requests stay neighbours in tables.
-            order = np.argsort(first)
-            rank = np.empty_like(order)
-            rank[order] = np.arange(len(order))
-            values = self._make(decoded, kind, places, start_ns, unknown[first[order]], notes)
+            first, of_first = first_seen(keys[unknown])
+            new = unknown[first]
+            values = self._make(decoded, kind, places, start_ns, new, notes)
             self._make_room(len(values))
-            self._insert(new_keys[order], values)
-            found[unknown] = values[rank[inverse]]
+            self._insert(keys[new], values)
+            found[unknown] = values[of_first]
         lives = np.where(found <= _REASON_BASE, found - _REASON_BASE, found).astype(np.int32)
         return Identified(np.split(lives, np.cumsum([len(points) for points in decoded.points])[:-1]), notes)
 

@@ -20,7 +20,7 @@ from collectors.decode.attributes import AttributeReader, Unreadable
 from collectors.decode.families import NAME, MetricType, Role, Series, series_of
 from collectors.decode.remote_wire import Malformed, RawSeries, labels_of
 from collectors.decode.series_table import SeriesTable
-from collectors.hash_index import ABSENT, HashIndex
+from collectors.hash_index import ABSENT, HashIndex, first_seen
 from collectors.metric_types import Learnt, MetricTypes
 from collectors.reasons import Reason
 
@@ -120,14 +120,13 @@ class RemoteSeries:
         rows = self._index.find(keys)
         unknown = np.flatnonzero(rows == ABSENT)
         if len(unknown):
-            new, first, inverse = np.unique(keys[unknown], return_index=True, return_inverse=True)
-            order = np.argsort(first)
-            made = np.empty(len(new), np.int32)
-            made[order] = len(self._raw) + np.arange(len(new), dtype=np.int32)
-            for at in unknown[first[order]].tolist():
+            first, of_first = first_seen(keys[unknown])
+            new = unknown[first]
+            made = len(self._raw) + np.arange(len(new), dtype=np.int32)
+            for at in new.tolist():
                 self._add(int(keys[at]), int(places[at]), raw, at)
-            self._index.insert(new, made)
-            rows[unknown] = made[inverse]
+            self._index.insert(keys[new], made)
+            rows[unknown] = made[of_first]
         return rows
 
     def _add(self, key: int, place: int, raw: Callable[[int], RawSeries], at: int) -> None:
@@ -185,13 +184,7 @@ class RemoteSeries:
     def _resolve(self, rows: Int32s) -> None:
         typed = [self._typed(row) for row in rows.tolist()]
         codes = np.array([each.own * 8 + each.base for each in typed], np.uint64)
-        before = len(self.table)
-        slots = self.table.slots(mix(self._keys[rows], codes), lambda at: typed[at])
-        while len(self._place_of_slot) < len(self.table.role):
-            self._place_of_slot = np.concatenate((self._place_of_slot, np.zeros_like(self._place_of_slot)))
-        new = slots >= before
-        self._place_of_slot[slots[new]] = self.place[rows[new]]
-        self._slot[rows] = slots
+        self._slot[rows] = self._placed(mix(self._keys[rows], codes), self.place[rows], typed)
         self._epoch[rows] = self._types.epochs[self.place[rows]]
 
     def _typed(self, row: int) -> TypedSeries:
@@ -218,8 +211,12 @@ class RemoteSeries:
     def put_back(self, places: Int32s, typed: list[TypedSeries]) -> Int32s:
         """The slots of series that were persisted or forgotten, whose types are what they were then."""
         keys = np.array([hash((each.raw, each.own, each.base)) & (2**64 - 1) for each in typed], np.uint64)
+        return self._placed(mix(keys, places.astype(np.uint64)), places, typed)
+
+    def _placed(self, keys: UInt64s, places: Int32s, typed: list[TypedSeries]) -> Int32s:
+        """The slots of some series, of those that are new with their place."""
         before = len(self.table)
-        slots = self.table.slots(mix(keys, places.astype(np.uint64)), lambda at: typed[at])
+        slots = self.table.slots(keys, lambda at: typed[at])
         while len(self._place_of_slot) < len(self.table.role):
             self._place_of_slot = np.concatenate((self._place_of_slot, np.zeros_like(self._place_of_slot)))
         new = slots >= before

@@ -12,7 +12,7 @@ from catchment.identity import canonical_attributes
 from collectors.decode.attributes import AttributeReader, Unreadable
 from collectors.decode.families import Role, Series
 from collectors.decode.points import Described
-from collectors.hash_index import ABSENT, HashIndex
+from collectors.hash_index import ABSENT, HashIndex, first_seen
 from collectors.reasons import Reason
 
 Int32s = npt.NDArray[np.int32]
@@ -74,14 +74,13 @@ class SeriesTable(Generic[Raw]):
         slots = self._index.find(keys)
         unknown = np.flatnonzero(slots == ABSENT)
         if len(unknown):
-            new, first, inverse = np.unique(keys[unknown], return_index=True, return_inverse=True)
-            order = np.argsort(first)
-            made = np.empty(len(new), np.int32)
-            made[order] = len(self) + np.arange(len(new), dtype=np.int32)
-            for row, key in zip(unknown[first[order]].tolist(), new[order].tolist(), strict=True):
+            first, of_first = first_seen(keys[unknown])
+            new = unknown[first]
+            made = len(self) + np.arange(len(new), dtype=np.int32)
+            for row, key in zip(new.tolist(), keys[new].tolist(), strict=True):
                 self._add(key, raw(row))
-            self._index.insert(new, made)
-            slots[unknown] = made[inverse]
+            self._index.insert(keys[new], made)
+            slots[unknown] = made[of_first]
         return slots
 
     def _add(self, key: int, raw: Raw) -> None:
