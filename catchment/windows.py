@@ -14,8 +14,8 @@ Int64s = npt.NDArray[np.int64]
 NANOSECONDS = 1_000_000_000
 
 
-def of_instants(time_ns: Int64s, window_seconds: int) -> Int64s:
-    """The start (ns, UTC) of the window that holds each instant."""
+def of_instants(time_ns: Int64s, window_seconds: int | Int64s) -> Int64s:
+    """The start (ns, UTC) of the window that holds each instant; all windows of one width, or each of its own."""
     width_ns = window_seconds * NANOSECONDS
     return time_ns - time_ns % width_ns
 

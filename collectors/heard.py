@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catchment.windows import NANOSECONDS
-from collectors.partials import numbered
+from collectors.partials import pairs_of
 
 Integers = npt.NDArray[np.integer[Any]]
 Int64s = npt.NDArray[np.int64]
@@ -41,6 +41,7 @@ class SignsOfLife:
     """What was heard since the last flush; places are slots of the catalog."""
 
     def __init__(self, *, window_seconds: int, late_seconds: int) -> None:
+        self._window_seconds = window_seconds
         self._window_ns = window_seconds * NANOSECONDS
         self._late_ns = late_seconds * NANOSECONDS
         self._heard: HeardIn = {}
@@ -57,12 +58,8 @@ class SignsOfLife:
         """Take note of accepted points: the place and the start of the window of each."""
         if not len(places):
             return
-        first_ns = int(windows_ns.min())
-        windows = (windows_ns - first_ns) // self._window_ns
-        count = int(windows.max()) + 1
-        pairs, _ = numbered(places.astype(np.int64) * count + windows)
-        of_place, of_window = np.divmod(pairs, count)
-        self._pointed.update(zip(of_place.tolist(), (of_window * self._window_ns + first_ns).tolist(), strict=True))
+        of_place, of_window_ns, _ = pairs_of(places.astype(np.int64), windows_ns, self._window_seconds)
+        self._pointed.update(zip(of_place.tolist(), of_window_ns.tolist(), strict=True))
 
     def drain(self, now_ns: int) -> HeardIn:
         """Hand out everything heard."""

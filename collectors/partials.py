@@ -57,24 +57,19 @@ class Partials:
     def add(self, rows: Rows) -> None:
         """Take rows in, of any tenants."""
         slots = rows.series.astype(np.int64)
-        # A place and a treatment as one integer, and they and the window as one; numbered densely, which beats sorting,
-        # unless windows lie far apart.
+        # A place and a treatment as one integer.
         treatments, codes = len(self._catalog.treatments), self._catalog.treatments_of(slots)
         groups = self._catalog.places_of(slots).astype(np.int64) * treatments + codes
         widths = np.array([each.width_seconds(self._window_seconds) for each in self._catalog.treatments])[codes]
         is_wider = widths > self._window_seconds
         table = widened(rows.table, widths) if is_wider.any() else rows.table
         windows_ns = table["window_start_ns"].to_numpy()
-        first_ns, width_ns = int(windows_ns.min()), self._window_seconds * NANOSECONDS
-        windows = (windows_ns - first_ns) // width_ns
-        pairs, inverse = numbered(groups * (int(windows.max()) + 1) + windows)
-        digests = np.zeros(len(pairs), np.uint64)
+        group_of_pair, window_of_pair, inverse = pairs_of(groups, windows_ns, self._window_seconds)
+        digests = np.zeros(len(group_of_pair), np.uint64)
         np.add.at(digests, inverse, rows.digest)
-        of_pair_group, of_pair_window = np.divmod(pairs, int(windows.max()) + 1)
-        of_pair_place, of_pair_treatment = np.divmod(of_pair_group, treatments)
+        of_pair_place, of_pair_treatment = np.divmod(group_of_pair, treatments)
         place_of_pair = of_pair_place.tolist()
-        window_of_pair = (of_pair_window * width_ns + first_ns).tolist()
-        keys = zip(place_of_pair, of_pair_treatment.tolist(), window_of_pair, strict=True)
+        keys = zip(place_of_pair, of_pair_treatment.tolist(), window_of_pair.tolist(), strict=True)
         self._add_digests(Counter(dict(zip(keys, digests.tolist(), strict=True))))
         tenants = np.array([self._catalog.places[place].tenant for place in place_of_pair])
         distinct, of_pair = np.unique(tenants, return_inverse=True)
@@ -96,7 +91,23 @@ class Partials:
             self._digests[key] = (self._digests[key] + digest) % 2**64
 
 
-def numbered(values: Int64s) -> tuple[Int64s, Int64s]:
+def pairs_of(groups: Int64s, windows_ns: Int64s, window_seconds: int) -> tuple[Int64s, Int64s, Int64s]:
+    """The distinct pairs of group and window: the group of each, the start of its window, and the pair of each row.
+
+    Args:
+        groups: not negative.
+        windows_ns: starts of windows of ``window_seconds``, or of some multiples of that.
+    """
+    first_ns, width_ns = int(windows_ns.min()), window_seconds * NANOSECONDS
+    windows = (windows_ns - first_ns) // width_ns
+    count = int(windows.max()) + 1
+    # As one integer; numbered densely, which beats sorting, unless windows lie far apart.
+    pairs, of_row = _numbered(groups * count + windows)
+    group_of_pair, window_of_pair = np.divmod(pairs, count)
+    return group_of_pair, window_of_pair * width_ns + first_ns, of_row
+
+
+def _numbered(values: Int64s) -> tuple[Int64s, Int64s]:
     """The distinct non-negative values, ascending, and the number of each value among them."""
     size = int(values.max()) + 1
     if size > 4 * len(values) + 65_536:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from catchment.windows import NANOSECONDS
+from catchment.windows import of_instants
 
 
 def widened(rows: pa.Table, seconds: int | npt.NDArray[np.int64]) -> pa.Table:
@@ -20,7 +20,7 @@ def widened(rows: pa.Table, seconds: int | npt.NDArray[np.int64]) -> pa.Table:
     starts_ns = rows["window_start_ns"].to_numpy()
     wider = (widths < seconds) & (seconds % np.maximum(widths, 1) == 0)
     columns = {
-        "window_start_ns": np.where(wider, starts_ns - starts_ns % (seconds * NANOSECONDS), starts_ns),
+        "window_start_ns": np.where(wider, of_instants(starts_ns, seconds), starts_ns),
         "window_seconds": np.where(wider, seconds, widths).astype(np.uint32),
     }
     for name, values in columns.items():
