@@ -46,9 +46,10 @@ def metric_lanes(drained: Drained, catalog: Catalog, *, window_seconds: int, rea
         reach: of cluster rows of which policy says nothing else.
     """
     lanes = []
+    digests_of = _digests_by_tenant(drained, catalog, window_seconds)
     for tenant, table in drained.rows.items():
         codes = catalog.treatments_of(drained.partials[tenant]["series_id"].to_numpy().astype(np.int64))
-        digests = _digests_of(drained, catalog, tenant, window_seconds)
+        digests = digests_of[tenant]
         parts: dict[float, dict[Reach, list[int]]] = defaultdict(lambda: defaultdict(list))
         for code in np.unique(codes).tolist():
             treatment = catalog.treatments[code]
@@ -70,14 +71,13 @@ def metric_lanes(drained: Drained, catalog: Catalog, *, window_seconds: int, rea
     return lanes
 
 
-def _digests_of(drained: Drained, catalog: Catalog, tenant: str, window_seconds: int) -> dict[int, _Digests]:
-    """A tenant's digests by treatment, then by cluster, start and width of windows."""
-    digests: dict[int, _Digests] = defaultdict(Counter)
+def _digests_by_tenant(drained: Drained, catalog: Catalog, window_seconds: int) -> dict[str, dict[int, _Digests]]:
+    """Digests by tenant and treatment, then by cluster, start and width of windows."""
+    digests: dict[str, dict[int, _Digests]] = defaultdict(lambda: defaultdict(Counter))
     for (place, code, window_start_ns), digest in drained.digests.items():
         where = catalog.places[place]
-        if where.tenant == tenant:
-            width_seconds = catalog.treatments[code].width_seconds(window_seconds)
-            digests[code][where.cluster, window_start_ns, width_seconds] = digest
+        width_seconds = catalog.treatments[code].width_seconds(window_seconds)
+        digests[where.tenant][code][where.cluster, window_start_ns, width_seconds] = digest
     return digests
 
 
