@@ -105,18 +105,27 @@ class Topics:
         await self._trust(topic)
         return topic
 
-    async def leader(self, name: str, partition: int, *, fresh: bool = False) -> int:
-        """The node that leads a partition.
+    async def having(self, name: str, partition: int) -> Topic:
+        """A topic that has this partition, whether or not anything leads it now.
 
         Raises:
             Invalid: no such topic or partition.
-            LeaderNotAvailableError: there is none now.
         """
-        topic = await self.get(name, fresh=fresh)
+        topic = await self.get(name)
         if partition >= topic.partitions:
             topic = await self.get(name, fresh=True)
         if not 0 <= partition < topic.partitions:
             raise Invalid("no such partition", topic=name, partition=partition)
+        return topic
+
+    async def leader(self, name: str, partition: int) -> int:
+        """The node that leads a partition.
+
+        Raises:
+            Invalid: no such topic or partition.
+            LeaderNotAvailableError: there is none now; for `Client.run`, which waits until there is.
+        """
+        topic = await self.having(name, partition)
         if topic.leaders[partition] < 0:
             self.forget(name)
             raise errors.LeaderNotAvailableError(name)

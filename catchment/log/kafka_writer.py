@@ -73,7 +73,8 @@ class KafkaWriter:
         """
         settings = client.settings
         if source.topic:
-            await topics.leader(source.topic, source.partition)
+            # A leader is not asked for: a broker that just came back has none yet, and the producer waits for it.
+            await topics.having(source.topic, source.partition)
         else:
             await topics.open()
         try:
@@ -155,7 +156,7 @@ class KafkaWriter:
         if partition is None:
             partition = xxhash.xxh3_64_intdigest(message.key.encode()) % topic.partitions
         else:
-            await self._topics.leader(message.topic, partition)
+            await self._topics.having(message.topic, partition)
         headers = tuple((key, value.encode()) for key, value in message.headers.items())
         record = Record(message.topic, partition, message.key.encode(), message.value, headers)
         limit = self._client.settings.message_bytes_max

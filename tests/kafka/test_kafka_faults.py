@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from catchment.errors import Fenced, Retry
 from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
+from catchment.log.kafka_topics import Topic, Topics
 from catchment.log.port import OutMessage, Source
 from tests.contract.log_contract import numbered, read_all
 from tests.kafka.broker import Broker
@@ -42,6 +44,33 @@ def test_a_log_without_a_broker_is_retry_and_closes_soon(prefix: str) -> None:
             await log.find()
 
     asyncio.run(body())
+
+
+def test_a_topic_without_a_leader_is_waited_for(
+    settings: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a partition has no leader, as its broker was killed, writers start; they publish once it has."""
+    topic = f"{prefix}.t"
+    look, said = Topics._look_with, 0
+
+    async def leaderless(self: Topics, client: Any, names: list[str] | None) -> tuple[str, list[Topic]]:
+        nonlocal said
+        cluster_id, found = await look(self, client, names)
+        if said == 3:
+            return cluster_id, found
+        said += 1
+        return cluster_id, [replace(one, leaders=(-1,) * one.partitions) for one in found]
+
+    async def body(log: KafkaLog) -> None:
+        await log.create_topics({topic: 1})
+        monkeypatch.setattr(Topics, "_look_with", leaderless)
+        log._topics.forget(topic)
+        writer = await log.writer(Source("hop", topic, 0))
+        await writer.publish([OutMessage(topic, "key", b"1", partition=0)], consumed=1)
+        assert [message.value for message in await read_all(log, topic, 0)] == [b"1"]
+        assert said == 3
+
+    run(settings, body)
 
 
 def test_a_broker_that_dies_within_publishes(own: KafkaSettings, kafka_broker: Broker, prefix: str) -> None:
