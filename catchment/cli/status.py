@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,23 @@ from catchment.cli.endpoints import Endpoint, status_options
 from catchment.cli.exits import CheckFailed, EnvironmentFault
 from catchment.cli.http_client import request
 from catchment.cli.options import config_option, json_option, read_config
+from catchment.cli.status_screen import printed
 from catchment.telemetry import Kind, OwnMetric
 
-# (role, metric) → sum over its other labels.
-Reading = dict[tuple[str, OwnMetric], float]
+# The label that people ask for next; sums are over all other labels.
+_DETAIL = {
+    OwnMetric.REQUESTS: "answer",
+    OwnMetric.DROPS: "reason",
+    OwnMetric.SCRAPES: "end",
+    OwnMetric.SCRAPE_TARGETS: "state",
+    OwnMetric.QUERIES: "result",
+    OwnMetric.CONFIG_RELOADS: "result",
+    OwnMetric.CHILD_RESTARTS: "child",
+    OwnMetric.PUBLISH_RETRIES: "hop",
+}
+
+# (role, metric, value of the label above or "") → sum.
+Reading = dict[tuple[str, OwnMetric, str], float]
 
 
 @click.command()
@@ -37,37 +51,48 @@ def status(endpoint: Endpoint, interval_seconds: float, config_file: Path | None
     health = json.loads(request(f"{address}/healthz", tls=tls).body)
     # A process of the version before this one knows nothing of what is stalled.
     reasons, stalled = health["reasons"], health.get("stalled", [])
-    table = summary(before, after, elapsed_seconds)
+    tiers, details = summary(before, after, elapsed_seconds), details_of(after)
     if as_json:
-        click.echo(json.dumps({"ready": not reasons, "reasons": reasons, "stalled": stalled, "tiers": table}))
+        said = {"ready": not reasons, "reasons": reasons, "stalled": stalled, "tiers": tiers, "details": details}
+        click.echo(json.dumps(said))
     else:
-        for role, values in table.items():
-            click.echo(role)
-            for meaning, value in values.items():
-                digits = 3 if meaning.endswith("_ratio") else 1
-                click.echo(f"  {value:>14,.{digits}f}  {meaning}")
-        for said in stalled:
-            click.echo(f"stalled: {said}")
-        for reason in reasons:
-            click.echo(f"not ready: {reason}")
+        printed(tiers, details, stalled, reasons, sys.stdout)
     if reasons:
         raise CheckFailed(f"not ready: {'; '.join(reasons)}")
+
+
+def total(reading: Reading, role: str, metric: OwnMetric) -> float:
+    """A metric of a role, over all its labels; 0 where it has none."""
+    return sum(value for key, value in reading.items() if key[:2] == (role, metric))
 
 
 def summary(before: Reading, after: Reading, elapsed_seconds: float) -> dict[str, dict[str, float]]:
     """Per role: counters as their total and rate, gauges as they are; both by name."""
     table: dict[str, dict[str, float]] = {}
-    for (role, metric), value in after.items():
+    for role, metric in dict.fromkeys((role, metric) for role, metric, _ in after):
         values = table.setdefault(role, {})
-        name = metric.value.name.removeprefix("catchment_")
+        name, value = _name(metric), total(after, role, metric)
         if metric.value.kind is Kind.COUNTER:
             values[name] = value
             values[name.removesuffix("_total") + "_per_second"] = (
-                value - before.get((role, metric), 0.0)
+                value - total(before, role, metric)
             ) / elapsed_seconds
         elif metric.value.kind is Kind.GAUGE:
             values[name] = value
     return table
+
+
+def details_of(reading: Reading) -> dict[str, dict[str, dict[str, float]]]:
+    """Per role and name: the parts of what is not 0, as drops by reason, requests by answer or targets by state."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (role, metric, part), value in reading.items():
+        if part and value:
+            table.setdefault(role, {}).setdefault(_name(metric), {})[part] = value
+    return table
+
+
+def _name(metric: OwnMetric) -> str:
+    return metric.value.name.removeprefix("catchment_")
 
 
 def _read(address: str, tls: ssl.SSLContext | None) -> Reading:
@@ -87,6 +112,6 @@ def read_metrics(text: str) -> Reading:
         for sample in family.samples:
             metric = known.get(sample.name)
             if metric is not None and metric is not OwnMetric.BUILD:
-                key = (sample.labels.get("role", "process"), metric)
+                key = (sample.labels.get("role", "process"), metric, sample.labels.get(_DETAIL.get(metric, ""), ""))
                 reading[key] = reading.get(key, 0.0) + sample.value
     return reading

@@ -27,7 +27,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from benchmarks.harness import record
-from catchment.cli.status import Reading, read_metrics
+from catchment.cli.status import Reading, read_metrics, total
 from catchment.telemetry import OwnMetric
 from tests.faults.known_data import KnownData
 from tests.faults.stack import ROLES, Stack, wait_until
@@ -146,7 +146,7 @@ class Looks:
     def look(self) -> None:
         """Once."""
         reading = self.metrics("collector")
-        value = {metric: reading.get(("process", metric), 0.0) for metric in OwnMetric}
+        value = {metric: total(reading, "process", metric) for metric in OwnMetric}
         self.outbox_bytes_max = max(self.outbox_bytes_max, value[OwnMetric.OUTBOX_BYTES])
         self.oldest_seconds_max = max(self.oldest_seconds_max, value[OwnMetric.OUTBOX_OLDEST_SECONDS])
         pushes = value[OwnMetric.PUSHING_BACK_SECONDS] > 0
@@ -224,7 +224,7 @@ class Run:
 
         def empty() -> bool:
             self._tick(fills=False)
-            return looks.metrics("collector")["process", OwnMetric.OUTBOX_BYTES] < 100_000
+            return total(looks.metrics("collector"), "process", OwnMetric.OUTBOX_BYTES) < 100_000
 
         wait_until(empty, "the outbox is drained", 300)
         drained = looks.seconds

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from catchment import logs
 from catchment.cli import http_get
 from catchment.cli.exposition import merged
-from catchment.cli.status import read_metrics, summary
+from catchment.cli.status import details_of, read_metrics, summary
+from catchment.cli.status_screen import printed
 from catchment.errors import Invalid
 from catchment.status_http import Probes, StatusServer
 from catchment.telemetry import Kind, OwnMetric, Telemetry
@@ -85,6 +86,33 @@ def test_status_shows_totals_rates_and_gauges_per_tier() -> None:
     assert summary(before, after, 2.0) == {
         "store": {"loaded_rows_total": 40.0, "loaded_rows_per_second": 15.0, "lag_messages": 7.0}
     }
+
+
+def test_status_says_what_the_drops_are_and_what_is_wrong() -> None:
+    """Drops stand by reason, the most first; sizes, times and shares have their units; faults stand at the end."""
+    telemetry = Telemetry()
+    telemetry.set(OwnMetric.READY, 0)
+    telemetry.set(OwnMetric.DISK_FREE_RATIO, 0.125)
+    telemetry.set(OwnMetric.OUTBOX_OLDEST_SECONDS, 200)
+    telemetry.count(OwnMetric.DROPS, 2, "collector", "metrics", "too_old", "points")
+    telemetry.count(OwnMetric.DROPS, 1500, "collector", "metrics", "overflow", "points")
+    telemetry.count(OwnMetric.DROPS, 3, "collector", "health", "too_old", "rows")
+    telemetry.count(OwnMetric.FORWARDED_BYTES, 3 << 20)
+    reading = read_metrics(merged([("collector", telemetry.exposition())]).decode())
+    details = details_of(reading)
+    assert details == {"collector": {"drops_total": {"too_old": 5.0, "overflow": 1500.0}}}
+    screen = io.StringIO()
+    printed(summary({}, reading, 2.0), details, ["collector: for 3 m"], ["collector: no [disk]"], screen)
+    lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+    assert lines == [
+        "collector not ready",
+        "disk free 12.5%",
+        "outbox oldest 3 m 20 s",
+        "drops 1,505 752.5/s overflow 1,500, too_old 5",
+        "forwarded bytes 3 MiB 1.5 MiB/s",
+        "stalled: collector: for 3 m",
+        "not ready: collector: no [disk]",
+    ]
 
 
 def test_a_span_is_exported_and_an_error_marks_it() -> None:
