@@ -28,6 +28,7 @@ def load(
     *,
     data_dir: Path | None = None,
     env: Mapping[str, str] | None = None,
+    made_here: str = "",
 ) -> Config:
     """Read a file and check it.
 
@@ -36,6 +37,7 @@ def load(
         profile: which process asks: defaults and required keys differ.
         data_dir: overrides the file's.
         env: what ``${env:NAME}`` sees; the process's environment unless given.
+        made_here: the key whose file the caller is about to make, so that it need not be there yet.
 
     Raises:
         ConfigFaults: with every fault there is.
@@ -50,10 +52,12 @@ def load(
             raise ConfigFaults([f"{file}: not UTF-8 text"]) from None
         except OSError as error:
             raise ConfigFaults([f"{file}: cannot be read: {error.strerror}"]) from error
-    return load_text(text, around, profile, data_dir=data_dir)
+    return load_text(text, around, profile, data_dir=data_dir, made_here=made_here)
 
 
-def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Path | None = None) -> Config:
+def load_text(
+    text: str, around: Surroundings, profile: Profile, *, data_dir: Path | None = None, made_here: str = ""
+) -> Config:
     """`load` for a text that was read already."""
     tree = parse(text, around)
     defaults = {key: Scalar(value, tree.line) for key, value in PROFILE_DEFAULTS[profile].items()}
@@ -68,7 +72,7 @@ def load_text(text: str, around: Surroundings, profile: Profile, *, data_dir: Pa
     for key, says in [*faults_of(config), *place_faults_of(config, profile)]:
         around.fault(_line_of(tree, key), key, says)
     for key, file in _files_of(config):
-        if file is not None and not file.is_file():
+        if file is not None and not file.is_file() and not (key == made_here and not file.exists()):
             around.fault(_line_of(tree, key), f"{key} = {str(file)!r}", "no such file")
     if around.faults:
         raise ConfigFaults(around.faults)

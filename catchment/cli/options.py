@@ -48,6 +48,8 @@ def pairs_of(texts: Iterable[str], option: str) -> dict[str, str]:
     return pairs
 
 
-def read_config(config_file: Path | None, data_dir: Path | None = None, profile: Profile = Profile.UP) -> Config:
-    """The configuration that a command works with; raises `ConfigFaults`."""
-    return load(config_file, profile, data_dir=data_dir)
+def read_config(
+    config_file: Path | None, data_dir: Path | None = None, profile: Profile = Profile.UP, *, made_here: str = ""
+) -> Config:
+    """The configuration that a command works with; see `load`. Raises `ConfigFaults`."""
+    return load(config_file, profile, data_dir=data_dir, made_here=made_here)

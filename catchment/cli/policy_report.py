@@ -190,5 +190,7 @@ def _saved(total: dict[str, Any]) -> Text:
     size = total["bytes_per_flush"]
     if not size["before"]:
         return Text("")
-    ratio = size["after"] / size["before"] - 1
-    return Text(f"{ratio:+.0%} bytes", "green" if ratio < 0 else "red" if ratio > 0 else "")
+    percent = round(100 * (size["after"] / size["before"] - 1))
+    if not percent:
+        return Text("as many bytes")
+    return Text(f"{percent:+}% bytes", "green" if percent < 0 else "red")

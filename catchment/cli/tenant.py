@@ -145,7 +145,8 @@ def _replace(path: Path, new: bytes) -> None:
 def _path(file: Path | None, config_file: Path | None) -> Path:
     if file is not None:
         return file
-    path = read_config(config_file).tenants if config_file is not None else None
+    # The first entry makes the file, which the configuration may name already.
+    path = read_config(config_file, made_here="tenants").tenants if config_file is not None else None
     if path is None:
         raise UsageFault("which file? give --file, or --config of a configuration with tenants:")
     return path

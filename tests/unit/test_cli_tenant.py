@@ -209,6 +209,13 @@ def test_the_file_is_found_by_the_configuration(tmp_path: Path, capsys: pytest.C
     assert code == 0
     assert Tenants.load(tenants).find(json.loads(out)["token"]) == Sender("acme", "tokyo-1", '{"zone":"a"}')
     assert command(capsys, "add", "acme", "x")[0] == 2
+    tenants.unlink()
+    assert command(capsys, "rotate", "acme", "tokyo-1", "--config", config)[0] == 2
+    code, token, _ = command(capsys, "add", "acme", "tokyo-1", "--config", config)
+    assert code == 0, "the first entry makes the file"
+    assert Tenants.load(tenants).find(token) == Sender("acme", "tokyo-1", "{}")
+    config.write_text(f"region: jp-east\ndata_dir: {tmp_path}/data\ntenants: {tmp_path}\n")
+    assert command(capsys, "add", "acme", "x", "--config", config)[0] == 2
 
 
 def test_commands_at_once_lose_no_entry(tmp_path: Path) -> None:
