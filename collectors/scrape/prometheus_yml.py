@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +43,7 @@ _GLOBAL = {
     "external_labels": "a cluster's labels stand in Catchment's own configuration",
     "query_log_file": "queries are not logged there",
     "scrape_failure_log_file": "failures stand in the log and on the status port",
-    "metric_name_validation_scheme": "all UTF-8 names are taken",
+    "metric_name_validation_scheme": "metrics and labels may have any UTF-8 name",
     "metric_name_escaping_scheme": "names are taken as they come",
     "keep_dropped_targets": "dropped targets are not remembered",
     "convert_classic_histograms_to_nhcb": "classic histograms keep their bounds anyway",
@@ -86,7 +86,14 @@ _ONLY = {
     **dict.fromkeys(("labeldrop", "labelkeep"), ("regex",)),
     **dict.fromkeys(("keepequal", "dropequal"), ("source_labels", "target_label")),
 }
-_ROLES = ("node", "service", "pod", "endpoints", "endpointslice")
+# What can be discovered, and what of it selectors may choose by.
+_ROLES = {
+    "node": ("node",),
+    "service": ("service",),
+    "pod": ("pod",),
+    "endpoints": ("pod", "service", "endpoints"),
+    "endpointslice": ("pod", "service", "endpointslice"),
+}
 
 
 def read_prometheus_yml(text: str, folder: Path, more: Mapping[str, str] = MappingProxyType({})) -> ScrapeFile:
@@ -295,13 +302,6 @@ def _kubernetes(reader: Reader, value: Any, where: str) -> tuple[Kubernetes, ...
         if role not in _ROLES:
             reader.fault(f"{place}.role", f"{role!r} is none of {', '.join(_ROLES)}")
         namespaces = reader.mapping(fields.get("namespaces"), f"{place}.namespaces", ("names", "own_namespace"))
-        selectors = {}
-        for entry in reader.items(fields.get("selectors"), f"{place}.selectors"):
-            selector = reader.mapping(entry, f"{place}.selectors", ("role", "label", "field"))
-            selectors[reader.text(selector, "role", place)] = (
-                reader.text(selector, "label", place),
-                reader.text(selector, "field", place),
-            )
         found.append(
             Kubernetes(
                 role,
@@ -309,10 +309,24 @@ def _kubernetes(reader: Reader, value: Any, where: str) -> tuple[Kubernetes, ...
                 read_http(reader, fields, place),
                 tuple(str(name) for name in reader.items(namespaces.get("names"), f"{place}.namespaces.names")),
                 reader.truth(namespaces, "own_namespace", place, False),
-                selectors,
+                _selectors(reader, fields.get("selectors"), f"{place}.selectors", _ROLES.get(role, ())),
             )
         )
     return tuple(found)
+
+
+def _selectors(reader: Reader, value: Any, where: str, roles: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Label and field selectors by role."""
+    selectors: dict[str, tuple[str, str]] = {}
+    for i, each in enumerate(reader.items(value, where)):
+        fields = reader.mapping(each, f"{where}[{i}]", ("role", "label", "field"))
+        role = reader.text(fields, "role", where)
+        if roles and role not in roles:
+            reader.fault(f"{where}[{i}].role", f"{role!r} is none of {', '.join(roles)}")
+        if role in selectors:
+            reader.fault(f"{where}[{i}].role", f"{role!r} stands twice")
+        selectors[role] = reader.text(fields, "label", where), reader.text(fields, "field", where)
+    return selectors
 
 
 def _rules(reader: Reader, value: Any, where: str) -> tuple[Rule, ...]:
@@ -343,6 +357,8 @@ def _rule(reader: Reader, value: Any, where: str) -> Rule:
         and not rule.target_label
     ):
         reader.fault(f"{where}.target_label", f"expected one with {rule.action}")
+    if rule.action == "labelmap" and not rule.replacement:
+        reader.fault(f"{where}.replacement", "expected one with labelmap")
     if rule.action == "hashmod" and not rule.modulus:
         reader.fault(f"{where}.modulus", "expected one with hashmod")
     only = _ONLY.get(rule.action)

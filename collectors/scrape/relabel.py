@@ -133,8 +133,8 @@ def compiled(regex: str) -> Any:
 
 
 def is_label_name(name: str) -> bool:
-    """Whether a label may be named so."""
-    return re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) is not None
+    """Whether a label may be named so: since Prometheus 3 by anything that is there, and is UTF-8."""
+    return bool(name) and not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _expanded(template: str, found: Any) -> str:

@@ -29,7 +29,7 @@ KEEP = Policies(metrics=(MetricPolicy(match="*", keep=("*",)),))
 def write(folder: Path, *jobs: dict[str, Any], name: str = "prometheus.yml", **top: Any) -> Path:
     """A prometheus.yml with these jobs, scraped five times a second."""
     file = folder / name
-    tree = {"global": {"scrape_interval": "200ms", "scrape_timeout": "150ms"}, **top, "scrape_configs": list(jobs)}
+    tree = {"global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"}, **top, "scrape_configs": list(jobs)}
     file.write_text(yaml.safe_dump(tree))
     return file
 
@@ -65,7 +65,7 @@ def test_a_target_is_scraped(tmp_path: Path) -> None:
             (request, *_) = target.asked
             assert request.path == "/metrics"
             assert request.headers["Accept"].startswith("application/openmetrics-text;version=1.0.0;q=0.9")
-            assert request.headers["X-Prometheus-Scrape-Timeout-Seconds"] == "0.15"
+            assert request.headers["X-Prometheus-Scrape-Timeout-Seconds"] == "0.25"
             (received, *_) = intake.received
             assert (received.tenant, received.cluster, received.labels) == ("acme", "tokyo-1", '{"zone":"a"}')
             assert received.policy_version == "policy-1"
@@ -239,7 +239,7 @@ def test_targets_over_tls(tmp_path: Path) -> None:
         (Target(text="level 1\n" * 50), {"sample_limit": 49}, "sample_limit is 49"),
         (Target(text="level 1\n" * 50), {"body_size_limit": "100B"}, "larger than 100 bytes"),
         (Target(text="a 1\n" * 300_000), {}, "larger than 1048576 bytes"),
-        (Target(wait_seconds=1), {}, "within 0.15 seconds"),
+        (Target(wait_seconds=1), {}, "within 0.25 seconds"),
         (Target(status=404), {}, "answered 404"),
         (Target(text="a 1\n", content_type=OPENMETRICS), {}, "cut off"),
         (Target(text=b"\x05\x0a\x03abc\x05\x0a", content_type=PROTOBUF), {}, "cut off"),

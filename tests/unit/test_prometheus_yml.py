@@ -115,7 +115,7 @@ def test_a_file_as_operators_have_it() -> None:
         ("scrape_configs: [{job_name: a, sample_limit: -1}]", "'-1' is no count"),
         ("scrape_configs: [{job_name: a, body_size_limit: 3 cows}]", "'3 cows' is no size"),
         ("scrape_configs: [{job_name: a, static_configs: [{targets: ['http://a:1']}]}]", "'http://a:1' is no address"),
-        ("scrape_configs: [{job_name: a, static_configs: [{targets: [a], labels: {a-b: c}}]}]", "no label name"),
+        ("scrape_configs: [{job_name: a, static_configs: [{targets: [a], labels: {'': c}}]}]", "no label name"),
         ("scrape_configs: [{job_name: a, relabel_configs: [{action: cut}]}]", "'cut' is none of replace"),
         ("scrape_configs: [{job_name: a, relabel_configs: [{regex: '('}]}]", "no regular expression of RE2"),
         ("scrape_configs: [{job_name: a, relabel_configs: [{regex: a}]}]", "target_label: expected one with replace"),
@@ -129,6 +129,18 @@ def test_a_file_as_operators_have_it() -> None:
             "expected nothing but source_labels and target_label with keepequal",
         ),
         ("scrape_configs: [{job_name: a, kubernetes_sd_configs: [{role: cow}]}]", "'cow' is none of node"),
+        (
+            "scrape_configs: [{job_name: a, kubernetes_sd_configs: [{role: pod, selectors: [{role: node}]}]}]",
+            "job a.kubernetes_sd_configs[0].selectors[0].role: 'node' is none of pod",
+        ),
+        (
+            "scrape_configs: [{job_name: a, kubernetes_sd_configs: [{role: pod, selectors: [role: pod, role: pod]}]}]",
+            "selectors[1].role: 'pod' stands twice",
+        ),
+        (
+            "scrape_configs: [{job_name: a, relabel_configs: [{action: labelmap, regex: b, replacement: ''}]}]",
+            "replacement: expected one with labelmap",
+        ),
         ("scrape_configs: [{job_name: a, file_sd_configs: [{files: [a.txt]}]}]", "does not end in .json"),
         ("scrape_configs: [{job_name: a, basic_auth: {username: u}, bearer_token: t}]", "at most one of"),
         (

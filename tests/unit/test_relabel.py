@@ -37,10 +37,15 @@ ABC = {"a": "foo", "b": "bar", "c": "baz"}
             {"a": "foo"},
         ),
         ({"a": "foo"}, [Rule(target_label="d", replacement="static")], {"a": "foo", "d": "static"}),
-        # A target that is no label name is left alone.
+        # Since Prometheus 3 a label may have any name but none.
         (
             {"a": "some-name-value"},
-            [Rule(source_labels=("a",), regex="some-([^-]+)-([^,]+)", target_label="${1}-x", replacement="${2}")],
+            [Rule(source_labels=("a",), regex="some-([^-]+)-([^,]+)", target_label="${1}.é", replacement="${2}")],
+            {"a": "some-name-value", "name.é": "value"},
+        ),
+        (
+            {"a": "some-name-value"},
+            [Rule(source_labels=("a",), regex="some-([^-]+)-([^,]+)", target_label="${3}", replacement="${2}")],
             {"a": "some-name-value"},
         ),
         (
