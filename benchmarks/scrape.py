@@ -4,7 +4,8 @@
 
 A hundred targets with a thousand samples each, as a Go program exposes them: counters, gauges and classic histograms,
 half of the samples buckets. All series are known (steady state); the drain that makes the rows of a flush is part of
-what is measured. What comes out is compared with what the targets say.
+what is measured. What comes out is compared with what the targets say. The survey of each answer, which decides before
+it goes to the inbox whether the target is up, is measured besides.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.records import Received
 from collectors.scrape.record import CONTENT_TYPE, Reading, Record
+from collectors.scrape.survey import NOTHING, Surveyor
 from collectors.seen import SeenPoints
 
 TARGETS = 100
@@ -112,6 +114,21 @@ def measure_scrapes() -> tuple[float, float]:
     return sorted(rates)[len(rates) // 2], first
 
 
+def measure_surveys() -> float:
+    """Samples per CPU-second of the survey alone, of targets whose answers before are known."""
+    surveyor, surveys = Surveyor(Limits().request_points_max), [NOTHING] * TARGETS
+    rates = []
+    for interval in range(1, RUNS + 2):
+        records = [Record.of(each.body) for each in received(interval)]
+
+        def once(records: list[Record] = records) -> int:
+            surveys[:] = [surveyor.survey(each, before) for each, before in zip(records, surveys, strict=True)]
+            return sum(each.samples for each in surveys)
+
+        rates.append(measure(once, 1))
+    return sorted(rates[1:])[RUNS // 2]
+
+
 def _check(increases: dict[str, int], intervals: int) -> None:
     """Raise unless the rows hold what the targets counted."""
     codes = (200, 204, 301, 400, 404, 429, 500, 502, 503, 504)
@@ -132,6 +149,10 @@ def main() -> None:
         "Scrape: text to accumulated rows",
         [
             ("steady state, 100 targets", f"{steady / 1e6:.2f} M samples per CPU-second"),
+            (
+                "survey of answers before they go to the inbox",
+                f"{measure_surveys() / 1e6:.2f} M samples per CPU-second",
+            ),
             ("first interval, all series new", f"{first / 1e6:.3f} M samples per CPU-second"),
             ("resident memory of the benchmark, texts included", f"{resident_mebibytes():.0f} MiB"),
         ],

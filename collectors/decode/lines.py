@@ -117,7 +117,8 @@ def cut(text: bytes) -> Lines:
     timed = np.flatnonzero(read.value_end < line_end[plain])
     if len(timed):
         after = _slices(text, start[timed], start[timed], read.value_end[timed] + 1, line_end[plain[timed]])
-        timestamp[timed], is_timestamp[timed] = _floats(after.take(pa.array(np.arange(2, 4 * len(timed), 4))))
+        timestamp[timed] = _floats(after.take(pa.array(np.arange(2, 4 * len(timed), 4))))[0]
+        is_timestamp[timed] = np.isfinite(timestamp[timed])
     is_read = is_value & is_timestamp
     series = fields.take(pa.array(np.arange(0, 4 * len(plain), 4)))
     part = Lines(
@@ -248,7 +249,8 @@ def _with_others(part: Lines, start: Int64s, end: Int64s) -> Lines:
     found = texts.str.extract_groups(_OTHER).struct.unnest()
     series, value, timestamp, labels, exemplar, exemplar_time = (found[name] for name in found.columns)
     numbers, is_number = _floats(value.fill_null("?").cast(pl.Binary).to_arrow())
-    times, is_time = _floats(timestamp.fill_null("NaN").cast(pl.Binary).to_arrow())
+    times = _floats(timestamp.fill_null("NaN").cast(pl.Binary).to_arrow())[0]
+    is_time = np.isfinite(times) | timestamp.is_null().to_numpy()
     good = np.flatnonzero(is_number & is_time)
     # A line of spaces is none.
     is_blank = texts.str.strip_chars(" \t").eq("").fill_null(False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from catchment.errors import CatchmentError, Invalid, Reject
 from catchment.identity import hash_parts
@@ -24,7 +24,7 @@ from collectors.scrape.fetch import Answer, Client, ScrapeFailed
 from collectors.scrape.job import Job
 from collectors.scrape.prometheus_yml import PROTOCOLS
 from collectors.scrape.record import Format, Record
-from collectors.scrape.survey import Survey, Surveyor
+from collectors.scrape.survey import NOTHING, Survey, Surveyor
 from collectors.scrape.targets import Target, reading_of
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Loop:
     target: Target
     client: Client
     shared: Shared
-    survey: Survey = field(default_factory=Survey)
+    survey: Survey = NOTHING
     trouble: str | None = None
 
     async def run(self) -> None:
@@ -109,16 +109,16 @@ class Loop:
         """One scrape; its record is offered until ``deadline``, in seconds of the monotonic clock."""
         time_ns = self.shared.clock_ns() // 10**6 * 10**6
         begin = self.shared.monotonic()
-        survey, body, reading = Survey(), b"", reading_of(self.job, self.target)
+        survey, body, reading = NOTHING, b"", reading_of(self.job, self.target)
         try:
             answer = await self._ask()
             reading = reading_of(self.job, self.target, format_of(answer))
             record = Record(time_ns, reading.line(), b"", answer.body, b"")
-            survey = await self.shared.in_thread(lambda: self.shared.surveyor.survey(record))
+            survey = await self.shared.in_thread(lambda: self.shared.surveyor.survey(record, self.survey))
             self._check(answer, survey)
             body, trouble = answer.body, ""
         except (ScrapeFailed, Invalid) as error:
-            survey, trouble = Survey(), error.reason
+            survey, trouble = NOTHING, error.reason
         self._tell(trouble)
         report = report_of(not trouble, self.shared.monotonic() - begin, survey, survey.added(self.survey))
         whole = Record(time_ns, reading.line(), report, body, self.survey.ended(survey))
@@ -130,7 +130,7 @@ class Loop:
         """Say that all its series have ended: the target is there no longer."""
         reading = reading_of(self.job, self.target)
         report = _gauges(dict.fromkeys(REPORTED, STALE_VALUE.decode()))
-        record = Record(self.shared.clock_ns(), reading.line(), report, b"", self.survey.ended(Survey()))
+        record = Record(self.shared.clock_ns(), reading.line(), report, b"", self.survey.ended(NOTHING))
         await self._hand_in(record, self.shared.monotonic())
 
     async def _ask(self) -> Answer:

@@ -28,7 +28,7 @@ from collectors.scrape.job import Job, ScrapeFile
 from collectors.scrape.loop import Loop, Shared
 from collectors.scrape.prometheus_yml import config_globs, read_prometheus_yml
 from collectors.scrape.record import CONTENT_TYPE
-from collectors.scrape.survey import Survey, Surveyor
+from collectors.scrape.survey import NOTHING, Survey, Surveyor
 from collectors.scrape.targets import Target, targets_of
 from collectors.tenants import Sender
 
@@ -173,7 +173,7 @@ class Scraper:
             await self._end(loop for loop, _ in gone)
             for target in targets:
                 if target not in running.loops:
-                    survey = (surveys or {}).get((name, target.instance), Survey())
+                    survey = (surveys or {}).get((name, target.instance), NOTHING)
                     loop = Loop(running.job, target, running.client, self._shared, survey)
                     running.loops[target] = loop, asyncio.create_task(loop.run(), name=f"scrape {target.url}")
 
