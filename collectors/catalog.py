@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -204,11 +203,17 @@ class Catalog:
         of_tenant = ((count, metric) for (owner, metric), count in self._per_metric.items() if owner == tenant)
         return max(of_tenant, default=(0, ""))[1]
 
-    def attributes_of(self, tenant: str, metric: str) -> Iterator[str]:
-        """The attributes of all series of a tenant's metric that budgets count, canonical JSON."""
-        for series, is_counted in zip(self.series, self._is_counted, strict=True):
-            if is_counted and series.metric == metric and self.places[series.place].tenant == tenant:
-                yield series.attributes
+    def metrics_of(self, tenant: str) -> int:
+        """How many metrics of a tenant have series."""
+        return sum(owner == tenant for owner, _ in self._per_metric)
+
+    def series_of(self, tenant: str, metric: str) -> list[Series]:
+        """All series of a tenant's metric that budgets count."""
+        return [
+            series
+            for series, is_counted in zip(self.series, self._is_counted, strict=True)
+            if is_counted and series.metric == metric and self.places[series.place].tenant == tenant
+        ]
 
     def _over_budget(self, tenant: str, metric: str) -> str:
         if self.full(tenant):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+
 import pytest
 
 from catchment.limits import Limits
-from collectors.explosion import Explosion
+from collectors.catalog import Catalog
+from collectors.explosion import Explosion, Explosions
 from tests import otlp
 from tests.edge_harness import EdgeHarness
 from tests.otlp import DELTA, body, ns
@@ -74,14 +78,56 @@ def test_a_tenant_s_budget_is_blamed_on_who_took_it(limits: Limits, limit: str) 
     assert found.values == found.series >= 40
 
 
-def test_too_many_metrics_are_told_apart_from_too_many_values() -> None:
-    """Where no metric has more than a few series, no attribute is blamed."""
-    edge = EdgeHarness(Limits(series_per_tenant_max=20))
-    for i in range(60):
-        edge.send(orders("x", metric=f"m{i}"))
+@pytest.mark.parametrize(
+    ("limits", "others", "values"),
+    [
+        (Limits(series_per_tenant_max=60), "metrics", 60),
+        (Limits(series_per_metric_max=60), "services", 20),
+        (Limits(series_per_metric_max=60), "names of attributes", 60 + 2),
+    ],
+)
+def test_what_is_no_attribute_s_fault_is_told_apart(limits: Limits, others: str, values: int) -> None:
+    """Too many metrics, services or names of attributes are said as such, though each has three routes."""
+    edge = EdgeHarness(limits)
+    named = [otlp.number(1, 1, start=0, attributes={f"user.{i}": 0, "route": i % 3, "sdk": "go"}) for i in range(70)]
+    bodies = {
+        "metrics": [orders("x", metric=f"m{i}") for i in range(70)],
+        "services": [orders("x", "x", "x", service=f"s{i}") for i in range(30)],
+        "names of attributes": [body(otlp.counter("m", *named, temporality=DELTA))],
+    }
+    edge.send(*bodies[others])
     found = flush(edge, 10)
-    assert found is not None and found.attribute == ""
-    assert "names of metrics or services" in found.text
+    assert found is not None and (found.attribute, found.others, found.values) == ("", others, values)
+    assert f"{values} {others}" in found.text and found.fields["others"] == others
+
+
+def test_a_look_is_bounded_whatever_attributes_are_called() -> None:
+    """A metric whose every series has names of its own takes neither seconds nor memory by the name."""
+    limits = Limits(series_bytes_per_tenant_max=2 << 20)
+    catalog = Catalog(limits)
+    place = catalog.place("acme", "tokyo-1")
+    reason, at = "", 0
+    while not reason:
+        attributes = json.dumps({f"{at + i:x}": 0 for i in range(128)})
+        _, reason = catalog.slot(place, "shop", "m", "counter", "", attributes)
+        at += 128
+    tracemalloc.start()
+    found = Explosions(limits, catalog).look({("acme", "m"): 1}, ns(0))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None and (found.others, found.values) == ("names of attributes", at - 128)
+    assert peak_bytes < 8 << 20
+
+
+def test_of_large_attributes_some_series_are_looked_at() -> None:
+    """The attribute is named all the same, and its values are said to be at least so many."""
+    catalog = Catalog(Limits())
+    place = catalog.place("acme", "tokyo-1")
+    for i in range(3_000):
+        catalog.slot(place, "shop", "m", "counter", "", json.dumps({"a": i % 9, "sql": f"{i}{'x' * 4_000}"}))
+    found = Explosions(Limits(), catalog).look({("acme", "m"): 1}, ns(0))
+    assert found is not None and (found.attribute, found.values, found.series) == ("sql", 1_500, 3_000)
+    assert "has at least 1,500 values" in found.text
 
 
 def test_names_stay_in_their_line() -> None:
