@@ -11,7 +11,8 @@ Rules:
    series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
 4. When policy changes, budgets begin anew: a series counts once a stream is in it again (`count_anew`), or the series
-   of before would leave no room for those of after. What no stream is in goes at one of the next flushes.
+   of before would leave no room for those of after. What no stream is in goes at one of the next flushes. That is
+   persisted with the series: ``counts_anew`` and ``recounted`` say what the next flush has to save of it.
 5. Equal series of different treatments (`collectors.treatment`) have slots of their own.
 """
 
@@ -120,6 +121,8 @@ class Catalog:
         self._treatment_codes: dict[Treatment, int] = {}
         self._treatments_of_series = array("i")
         self._is_counted = bytearray()
+        self.counts_anew = False
+        self.recounted: list[int] = []
 
     def place(self, tenant: str, cluster: str) -> int:
         """The slot of a place."""
@@ -157,19 +160,29 @@ class Catalog:
         slot = self._overflow(place, service, metric, kind, unit, treatment)
         return slot, reason if reason or self.series[slot].metric == metric else "overflow_tenant"
 
-    def restore(self, tenant: str, cluster: str, series: Series) -> int:
-        """Put a persisted series back; budgets count it."""
+    def restore(self, tenant: str, cluster: str, series: Series, *, is_counted: bool = True) -> int:
+        """Put a persisted series back; budgets count it, or will once a stream is in it again."""
         place = self.place(tenant, cluster)
         known = self._series_slots.get((place, series.key))
         if known is not None:
             return known
-        return self._add(replace(series, place=place))
+        return self._add(replace(series, place=place), is_counted=is_counted)
 
     def count_anew(self) -> None:
         """Let budgets begin anew (rule 4)."""
         self._per_tenant, self._per_metric, self._overflow_per_tenant = Counter(), Counter(), Counter()
         self._bytes_per_tenant, self._overflow_bytes_per_tenant = Counter(), Counter()
         self._is_counted = bytearray(len(self.series))
+        self.counts_saved()
+        self.counts_anew = True
+
+    def counts_saved(self) -> None:
+        """Note that what budgets count is persisted as it is."""
+        self.counts_anew, self.recounted = False, []
+
+    def is_counted(self, slot: int) -> bool:
+        """Whether budgets count a series."""
+        return bool(self._is_counted[slot])
 
     def compact(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
         """Drop the series where ``used`` is false, so that budgets count only what lives.
@@ -247,6 +260,7 @@ class Catalog:
             return self._add(series)
         self._count(series)
         self._is_counted[known] = True
+        self.recounted.append(known)
         return known
 
     def _count(self, series: Series) -> None:

@@ -200,6 +200,8 @@ class Flusher:
                 seen_horizon_ns=edge.seen.horizon_ns,
             )
             writes = edge.remote.unsaved()
+            saved = 0 if self._whole else self._series_saved
+            slots = [*(slot for slot in catalog.recounted if slot < saved), *range(saved, len(catalog.series))]
             self._state.commit(
                 Flush(
                     meta=meta,
@@ -207,8 +209,9 @@ class Flusher:
                     created_ns=now_ns,
                     lives=to_tables(edge.lives, rows),
                     lives_whole=whole,
-                    series=to_rows(catalog, 0 if self._whole else self._series_saved),
+                    series=to_rows(catalog, slots),
                     series_whole=self._whole,
+                    series_anew=catalog.counts_anew,
                     seen=self._unsaved_seen,
                     seen_forgotten=self._unsaved_forgotten,
                     acknowledged=acknowledged,
@@ -224,6 +227,7 @@ class Flusher:
         self.meta = meta
         edge.remote.saved(writes)
         self._series_saved = len(catalog.series)
+        catalog.counts_saved()
         self._lives_saved_rows = len(rows) + (0 if whole else self._lives_saved_rows)
         self._unsaved_seen, self._unsaved_forgotten = [], 0
         edge.lives.columns.heard_ns[touched_lives(edge.lives)] = now_ns

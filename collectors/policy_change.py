@@ -96,7 +96,7 @@ class PolicyChanges:
         """
         before = self._edge.policy.version
         history = self._history.changed(policies, now_ns)
-        self._state.keep_policies(rows_of(history))
+        self._state.keep_policies(rows_of(history), series_anew=True)
         self._history = history
         self._use(policies.version)
         log.info("policies changed", extra={"policies": policies.version, "before": before})

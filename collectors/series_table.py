@@ -10,10 +10,11 @@ from collectors.state_records import SeriesRow
 from collectors.treatment import Treatment
 
 
-def to_rows(catalog: Catalog, first: int) -> list[SeriesRow]:
-    """The series from a slot on."""
+def to_rows(catalog: Catalog, slots: Iterable[int]) -> list[SeriesRow]:
+    """Some series, by slot."""
     rows = []
-    for slot, series in enumerate(catalog.series[first:], first):
+    for slot in slots:
+        series = catalog.series[slot]
         place = catalog.places[series.place]
         rows.append(
             SeriesRow(
@@ -28,6 +29,7 @@ def to_rows(catalog: Catalog, first: int) -> list[SeriesRow]:
                 # The key, so that a program that knows no treatments finds no two rows of one id.
                 series.key,
                 series.treatment.text,
+                catalog.is_counted(slot),
             )
         )
     return rows
@@ -43,6 +45,6 @@ def restore(catalog: Catalog, rows: Iterable[SeriesRow]) -> set[tuple[str, str]]
         series = Series(
             0, row.service, row.metric, row.kind, row.unit, row.attributes, identity, Treatment.of(row.treatment)
         )
-        catalog.restore(row.tenant, row.cluster, series)
+        catalog.restore(row.tenant, row.cluster, series, is_counted=row.is_counted)
         places.add((row.tenant, row.cluster))
     return places

@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS merged (sequence INTEGER PRIMARY KEY, seconds INTEGER
 CREATE TABLE IF NOT EXISTS series (
     slot INTEGER PRIMARY KEY, tenant TEXT NOT NULL, cluster TEXT NOT NULL, service TEXT NOT NULL, metric TEXT NOT NULL,
     kind TEXT NOT NULL, unit TEXT NOT NULL, attributes TEXT NOT NULL, series_id INTEGER NOT NULL,
-    treatment TEXT NOT NULL DEFAULT '');
+    treatment TEXT NOT NULL DEFAULT '', counted INTEGER NOT NULL DEFAULT 1);
 CREATE TABLE IF NOT EXISTS lives (segment INTEGER PRIMARY KEY AUTOINCREMENT, rows INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seen (
     segment INTEGER PRIMARY KEY AUTOINCREMENT, time_ns_max INTEGER NOT NULL, hashes BLOB NOT NULL);
@@ -82,8 +82,9 @@ class StateFile:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
             columns = [row[1] for row in self._db.execute("PRAGMA table_info(series)")]
-            if "treatment" not in columns:
-                self._db.execute("ALTER TABLE series ADD COLUMN treatment TEXT NOT NULL DEFAULT ''")
+            for column in ("treatment TEXT NOT NULL DEFAULT ''", "counted INTEGER NOT NULL DEFAULT 1"):
+                if column.split()[0] not in columns:
+                    self._db.execute(f"ALTER TABLE series ADD COLUMN {column}")
 
     def meta(self, *, inbox_id: str, now_ns: int) -> Meta:
         """The state's head; made at the folder's birth.
@@ -119,11 +120,12 @@ class StateFile:
         """All series, by slot."""
         with self._named():
             for row in self._db.execute(
-                "SELECT slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment "
+                "SELECT slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment, counted "
                 "FROM series ORDER BY slot"
             ):
-                (slot, tenant, cluster, service, metric, kind, unit, attributes, key, treatment) = row
-                yield SeriesRow(slot, tenant, cluster, service, metric, kind, unit, attributes, key % 2**64, treatment)
+                slot, tenant, cluster, service, metric, kind, unit, attributes, key, treatment, counted = row
+                texts = (tenant, cluster, service, metric, kind, unit, attributes)
+                yield SeriesRow(slot, *texts, key % 2**64, treatment, bool(counted))
 
     def lives(self) -> list[pa.Table]:
         """Segments of lives, the oldest first."""
@@ -203,14 +205,20 @@ class StateFile:
             rows = self._db.execute("SELECT version, document, until_ns FROM policies").fetchall()
         return [PolicyRow(*row) for row in rows]
 
-    def keep_policies(self, rows: Sequence[PolicyRow]) -> None:
+    def keep_policies(self, rows: Sequence[PolicyRow], *, series_anew: bool = False) -> None:
         """Keep these policies and no others: before the first request is taken under new ones.
+
+        Args:
+            rows: the policies.
+            series_anew: no series counts for budgets any more.
 
         Raises:
             Retry: nothing changed.
         """
         with self._named(), self._transaction():
             self._keep_policies(rows)
+            if series_anew:
+                self._db.execute("UPDATE series SET counted = 0")
 
     def _keep_policies(self, rows: Sequence[PolicyRow]) -> None:
         self._db.execute("DELETE FROM policies")
@@ -334,10 +342,12 @@ class StateFile:
     def _write_state(self, flush: Flush) -> None:
         if flush.series_whole:
             self._db.execute("DELETE FROM series")
+        elif flush.series_anew:
+            self._db.execute("UPDATE series SET counted = 0")
         self._db.executemany(
             "INSERT OR REPLACE INTO series "
-            "(slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "(slot, tenant, cluster, service, metric, kind, unit, attributes, series_id, treatment, counted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             _series_tuples(flush.series),
         )
         if flush.lives_whole:
@@ -377,18 +387,8 @@ class StateFile:
 
 def _series_tuples(rows: Iterable[SeriesRow]) -> Iterator[tuple[object, ...]]:
     for row in rows:
-        yield (
-            row.slot,
-            row.tenant,
-            row.cluster,
-            row.service,
-            row.metric,
-            row.kind,
-            row.unit,
-            row.attributes,
-            _signed(row.series_id),
-            row.treatment,
-        )
+        texts = (row.tenant, row.cluster, row.service, row.metric, row.kind, row.unit, row.attributes)
+        yield row.slot, *texts, _signed(row.series_id), row.treatment, row.is_counted
 
 
 def _signed(value: int) -> int:

@@ -47,6 +47,7 @@ class SeriesRow:
     attributes: str
     series_id: int
     treatment: str = ""
+    is_counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Flush:
     """All that one flush makes durable.
 
     ``lives`` are taken one after the other, so that a large table is never in memory twice. ``lives_whole`` says that
-    they are all there are: earlier segments are deleted; likewise ``series_whole``.
+    they are all there are: earlier segments are deleted; likewise ``series_whole``. ``series_anew``: of those saved
+    before no other counts for budgets any more.
     ``acknowledged`` adds to the totals of points and digests by (tenant, lane). ``writes`` is remote write's own.
     ``policies`` are all that are kept; None leaves them as they are. ``held`` is held from now on, ``held_gone``
     (ids) is not any more.
@@ -101,3 +103,4 @@ class Flush:
     policies: Sequence[PolicyRow] | None = None
     held: Sequence[HeldRow] = ()
     held_gone: Sequence[int] = ()
+    series_anew: bool = False

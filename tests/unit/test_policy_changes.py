@@ -13,6 +13,7 @@ from catchment.errors import Invalid, Retry
 from catchment.limits import Limits
 from catchment.policy_document import policies_of, text_of
 from catchment.reach import Reach
+from collectors.catalog import OVERFLOW_ATTRIBUTES
 from collectors.flush import Flusher
 from collectors.policy_history import History, Kept
 from collectors.state_records import PolicyRow
@@ -241,6 +242,29 @@ def test_budgets_begin_anew_and_series_of_before_go(tmp_path: Path) -> None:
     edge.crash()
     edge.flush(130)
     assert any("overflow" in row["attributes"] for row in metric_rows(edge.outbox()))
+
+
+def test_budgets_that_began_anew_stay_so_over_restarts(tmp_path: Path) -> None:
+    """Once an explosion is dropped by policy its series take no room, whenever a crash comes; those of after do."""
+    edge = DurableEdge(tmp_path, Limits(series_per_metric_max=6), Policies(default_drop=()))
+    for i in range(5):
+        _hits(edge, 10, 1, route="0", user=str(i))
+    _hits(edge, 10, 1, route="stays")
+    edge.flush(11)
+    edge.change(Policies(default_drop=("user",)), 20)
+    edge.crash()
+    for route in ("1", "2"):
+        _hits(edge, 30, 1, route=route)
+    _hits(edge, 30, 2, route="stays")
+    edge.crash()
+    edge.flush(40)
+    edge.crash()
+    for route in ("3", "4", "5", "6"):
+        _hits(edge, 50, 1, route=route)
+    edge.flush(60)
+    rows = {row["attributes"]: row["sum_int"] for row in metric_rows(edge.outbox()) if "user" not in row["attributes"]}
+    overflow = rows.pop(OVERFLOW_ATTRIBUTES)
+    assert rows == {'{"route":"stays"}': 2, **{f'{{"route":"{i}"}}': 1 for i in (1, 2, 3, 4, 5)}} and overflow == 1
 
 
 def test_policies_as_text_read_back_equal() -> None:
