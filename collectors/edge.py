@@ -277,6 +277,10 @@ class Edge:
         state.series[:size] = self.catalog.compact(used)[state.series[:size]]
         return dropped or stale
 
+    def replay(self, *, begins: bool) -> None:
+        """Note that what is staged from now on was acknowledged before, or that this is over."""
+        self._identifier.replays = begins
+
     def remember(self, past: Sequence[Past]) -> None:
         """Know the policies that dropped metrics before the one in force; at start."""
         self._identifier.past = past

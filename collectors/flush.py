@@ -18,6 +18,7 @@ from catchment.algebra.text import compact
 from catchment.columns import LANES, Column, Merge
 from catchment.crash import crash_point
 from catchment.envelope import Envelope, encode, seal
+from catchment.errors import Retry
 from catchment.reach import Reach
 from catchment.version import PROGRAM
 from catchment.windows import NANOSECONDS
@@ -25,7 +26,7 @@ from collectors.cardinality import rows_by_tenant
 from collectors.catalog import Catalog
 from collectors.coarsen import Coarsener
 from collectors.edge import Drained, Edge
-from collectors.hold import Holder
+from collectors.hold import Holder, Parted
 from collectors.lane_rows import LaneRows, metric_lanes
 from collectors.life_table import to_tables, touched_lives
 from collectors.reasons import SUM_OVERFLOW
@@ -188,57 +189,79 @@ class Flusher:
             lanes = parted.leaving
             acknowledged = _acknowledged(lanes)
             envelopes, sequence = self._sealed(lanes)
-            size = len(edge.lives)
-            # Segments are rewritten whole once they hold three times what there is: at most three times the writing.
-            whole = self._whole or self._lives_saved_rows > 3 * size + 1024
-            rows = np.flatnonzero(~edge.lives.columns.dead[:size]) if whole else touched_lives(edge.lives)
-            meta = replace(
-                self.meta,
-                known_since_ns=edge.lives.known_since_ns,
-                consumed=position,
-                sequence=sequence,
-                seen_horizon_ns=edge.seen.horizon_ns,
-            )
-            writes = edge.remote.unsaved()
-            saved = 0 if self._whole else self._series_saved
-            slots = [*(slot for slot in catalog.recounted if slot < saved), *range(saved, len(catalog.series))]
-            self._state.commit(
-                Flush(
-                    meta=meta,
-                    envelopes=envelopes,
-                    created_ns=now_ns,
-                    lives=to_tables(edge.lives, rows),
-                    lives_whole=whole,
-                    series=to_rows(catalog, slots),
-                    series_whole=self._whole,
-                    series_anew=catalog.counts_anew,
-                    seen=self._unsaved_seen,
-                    seen_forgotten=self._unsaved_forgotten,
-                    acknowledged=acknowledged,
-                    writes=writes,
-                    policies=policies,
-                    held=parted.held,
-                    held_gone=parted.gone,
-                )
-            )
+            meta = replace(self.meta, consumed=position, sequence=sequence)
+            self._commit(meta, now_ns, parted, envelopes, acknowledged, policies)
         except BaseException:
             edge.put_back(drained)
             raise
+        self._evict(now_ns)
+        points = sum(points for points, _ in _acknowledged(drained_lanes).values())
+        drops: Counter[tuple[str, str]] = Counter()
+        for (_, reason, unit), count in drained.tally.items():
+            drops[reason, unit] += count
+        return Flushed(_row_counts(lanes), points, dict(drops))
+
+    def _commit(
+        self,
+        meta: Meta,
+        now_ns: int,
+        parted: Parted,
+        envelopes: list[tuple[str, str, bytes]],
+        acknowledged: dict[tuple[str, str], tuple[int, int]],
+        policies: Sequence[PolicyRow] | None,
+    ) -> None:
+        """Make rows, and what has changed of the state, durable; raises `Retry`, and nothing changed."""
+        edge, catalog = self._edge, self._edge.catalog
+        size = len(edge.lives)
+        # Segments are rewritten whole once they hold three times what there is: at most three times the writing.
+        whole = self._whole or self._lives_saved_rows > 3 * size + 1024
+        touched = touched_lives(edge.lives)
+        rows = np.flatnonzero(~edge.lives.columns.dead[:size]) if whole else touched
+        meta = replace(meta, known_since_ns=edge.lives.known_since_ns, seen_horizon_ns=edge.seen.horizon_ns)
+        writes = edge.remote.unsaved()
+        saved = 0 if self._whole else self._series_saved
+        slots = [*(slot for slot in catalog.recounted if slot < saved), *range(saved, len(catalog.series))]
+        self._state.commit(
+            Flush(
+                meta=meta,
+                envelopes=envelopes,
+                created_ns=now_ns,
+                lives=to_tables(edge.lives, rows),
+                lives_whole=whole,
+                series=to_rows(catalog, slots),
+                series_whole=self._whole,
+                series_anew=catalog.counts_anew,
+                seen=self._unsaved_seen,
+                seen_forgotten=self._unsaved_forgotten,
+                acknowledged=acknowledged,
+                writes=writes,
+                policies=policies,
+                held=parted.held,
+                held_gone=parted.gone,
+            )
+        )
         self.meta = meta
         edge.remote.saved(writes)
         self._series_saved = len(catalog.series)
         catalog.counts_saved()
         self._lives_saved_rows = len(rows) + (0 if whole else self._lives_saved_rows)
         self._unsaved_seen, self._unsaved_forgotten = [], 0
-        edge.lives.columns.heard_ns[touched_lives(edge.lives)] = now_ns
+        edge.lives.columns.heard_ns[touched] = now_ns
         edge.lives.columns.touched[:size] = False
-        # What is renumbered by an eviction is written whole by the next flush; until then the old segments are right.
-        self._whole = edge.evict_idle(now_ns) > 0
-        points = sum(points for points, _ in _acknowledged(drained_lanes).values())
-        drops: Counter[tuple[str, str]] = Counter()
-        for (_, reason, unit), count in drained.tally.items():
-            drops[reason, unit] += count
-        return Flushed(_row_counts(lanes), points, dict(drops))
+        self._whole = False
+
+    def _evict(self, now_ns: int) -> None:
+        """Let go of what is idle, and save that at once: who comes next may take the room, and must find it at replay.
+
+        Where it cannot be saved, the next flush does; until then the old segments are right, but for that room.
+        """
+        if not self._edge.evict_idle(now_ns):
+            return
+        self._whole = True  # what is renumbered is written whole
+        try:
+            self._commit(self.meta, now_ns, Parted(), [], {}, None)
+        except Retry as error:
+            log.warning("what was evicted is saved with the next flush", extra={"error": str(error)})
 
     def coarsen(self) -> int:
         """Merge some of what waits in the outbox; see `collectors.coarsen`.

@@ -48,12 +48,17 @@ class Identified:
 
 
 class Identifier:
-    """Finds and, where need be, makes the life of each point."""
+    """Finds and, where need be, makes the life of each point.
+
+    ``replays``: what comes was acknowledged, in batches of other sizes. Who found the last room then may not come first
+    now, so a batch that finds any room is taken whole.
+    """
 
     def __init__(self, limits: Limits, policy: Policy, catalog: Catalog, lives: Lives) -> None:
         self._limits = limits
         self._policy = policy
         self.past: Sequence[Past] = ()
+        self.replays = False
         self._catalog = catalog
         self._lives = lives
         self.cardinality = Cardinality(limits, catalog)
@@ -200,6 +205,8 @@ class Identifier:
         new = readable[known == ABSENT]
         new = new[values[new] == ABSENT]
         room = max(self._limits.streams_max - len(self._lives), 0)
+        if self.replays and room:
+            room = len(new)
         values[new[room:]] = _REASON_BASE - Reason.STREAMS_FULL
         new = new[:room]
         if len(new):

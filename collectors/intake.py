@@ -93,6 +93,7 @@ class Pipeline:
         Returns:
             How many requests were applied.
         """
+        self.edge.replay(begins=True)
         count = size = 0
         end = self.applied
         requests: list[Received] = []
@@ -117,7 +118,9 @@ class Pipeline:
                 count += self._replay_batch(requests, payloads, end)
                 after_batch(received.received_ns)
                 requests, payloads, size = [], [], 0
-        return count + self._replay_batch(requests, payloads, end)
+        count += self._replay_batch(requests, payloads, end)
+        self.edge.replay(begins=False)
+        return count
 
     def close(self) -> None:
         """Wait for what is running and end the thread."""

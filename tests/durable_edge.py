@@ -63,10 +63,12 @@ class DurableEdge:
         self.policies = PolicyChanges(
             self.state, self.edge, history, lambda ns: self.flusher.flush(self.applied, ns, release=True)
         )
+        self.edge.replay(begins=True)
         for _, request in self.inbox[self.applied :]:
             if request.policy_version != self.edge.policy.version:
                 self.policies.replay_under(request.policy_version, request.received_ns)
             self._apply_next()
+        self.edge.replay(begins=False)
         self.policies.begin(self._configured, ns(self.latest))
 
     def crash(self, policies: Policies | None = None) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from catchment.config import Cluster, Config
+from catchment.limits import Limits
 from catchment.log.sqlite import SqliteLog
 from catchment.telemetry import Telemetry
 from catchment.tracing import Tracing
 from collectors.collector import Collector
 from collectors.records import Received
 from tests import otlp
+from tests.durable_edge import DurableEdge, metric_rows
+from tests.edge_harness import EdgeHarness, total
 from tests.otlp import ns
 
 
@@ -45,3 +48,33 @@ def test_known_since(tmp_path: Path, tenant: str, cluster: str, known_since: flo
         assert second.edge.lives.known_since_ns == ns(known_since)
     finally:
         second.close()
+
+
+def hits(at: float, *users: int) -> bytes:
+    """A first point of each user's stream."""
+    points = [otlp.number(at, 1, start=at - 1, attributes={"user": user}) for user in users]
+    return otlp.body(otlp.counter("hits", *points, temporality=otlp.DELTA))
+
+
+def test_streams_that_took_the_room_of_evicted_ones_find_it_again(tmp_path: Path) -> None:
+    """What was acknowledged into the room that a flush had made is not refused when it is replayed."""
+    edge = DurableEdge(tmp_path, Limits(streams_max=20))
+    edge.send(hits(10, *range(20)), 10)
+    edge.flush(15)
+    edge.flush(1000)
+    edge.send(hits(1010, 100, 101), 1010)
+    edge.crash()
+    edge.flush(1020)
+    assert total(metric_rows(edge.outbox()), "hits", "sum_int") == 22
+
+
+def test_the_last_room_is_found_again_in_larger_batches() -> None:
+    """Points of kinds that a batch looks at first do not take the room of those that were there first."""
+    edge = EdgeHarness(Limits(streams_max=2))
+    waits = otlp.body(otlp.histogram("waits", otlp.explicit(10, [1, 1], [1.0], start=9), temporality=otlp.DELTA))
+    edge.edge.replay(begins=True)
+    edge.send(waits, hits(10, 1, 2), at=10)
+    edge.send(hits(11, 3), at=11)
+    rows = edge.flush(12)
+    assert total(rows, "waits", "count") == total(rows, "hits", "sum_int") == 2
+    assert edge.points_tallied("streams_full") == 1
