@@ -80,7 +80,7 @@ class OwnMetric(Enum):
     INBOX_BYTES = Spec("catchment_inbox_bytes", _GAUGE, "inbox segments on disk that no flush has consumed")
     INBOX_COMMIT_SECONDS = Spec("catchment_inbox_commit_seconds", _HISTOGRAM, "one fsync of the inbox")
     STREAMS = Spec("catchment_streams", _GAUGE, "streams whose state is kept")
-    SERIES = Spec("catchment_series", _GAUGE, "series in the current flush")
+    SERIES = Spec("catchment_series", _GAUGE, "series that the collector knows, which budgets bound")
     FLUSH_SECONDS = Spec("catchment_flush_seconds", _HISTOGRAM, "one flush: cut, transaction, trim")
     FLUSHED_ROWS = Spec("catchment_flushed_rows_total", _COUNTER, "rows put into the outbox", ("lane",))
     OUTBOX_BYTES = Spec("catchment_outbox_bytes", _GAUGE, "envelopes on disk that were not forwarded")

@@ -176,6 +176,16 @@ ALERTS = (
         "Senders were told by partial successes. These points do not count; pipeline_drops has tenant and place.",
     ),
     Alert(
+        "CatchmentSeriesOverflow",
+        _rises(
+            'catchment_drops_total{unit="streams",reason=~"overflow_metric|overflow_tenant"}', 15, f"{_WHO}, reason"
+        ),
+        5,
+        "warning",
+        f"{_AT} folded {_COUNT} streams within 15 minutes: {{{{ $labels.reason }}}}",
+        "A budget of series is reached. Totals stay right; further streams are told apart no more.",
+    ),
+    Alert(
         "CatchmentRequestsRefused",
         _rises('catchment_drops_total{unit="requests"}', 15, f"{_WHO}, reason, unit"),
         5,

@@ -111,6 +111,14 @@ CASES = {
         by=("job",),
     ),
     "CatchmentPointsRefused": _refused("not_finite", "points", 7),
+    "CatchmentSeriesOverflow": Case(
+        {**COLLECTOR, "tier": "collector", "lane": "metrics", "reason": "overflow_metric", "unit": "streams"},
+        {"catchment_drops_total": "_x9 40x60"},
+        {"catchment_drops_total": "40x60"},
+        14,
+        f"{_AT_EDGE} folded 40 streams within 15 minutes: overflow_metric",
+        by=(*COLLECTOR, "reason"),
+    ),
     "CatchmentRequestsRefused": _refused("undecodable", "requests", 2),
     "CatchmentTargetsDown": _gauge(
         "catchment_scrape_targets",
