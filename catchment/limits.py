@@ -175,7 +175,7 @@ class Limits:
         2_000_000,
         "streams whose baseline is kept; about 300 bytes each",
         unit="streams",
-        consequence="points of new streams rejected; counted as streams_full",
+        consequence="points of new streams rejected; counted as streams_full; the last tenth is for small tenants",
         least=1,
     )
     baseline_buckets_max: int = setting(

@@ -301,6 +301,14 @@ class Catalog:
         of_series: npt.NDArray[np.int32] = np.frombuffer(self._places_of_series, np.int32)[slots]
         return of_series
 
+    def count_by_tenant(self, slots: npt.NDArray[np.int32]) -> Counter[str]:
+        """How often series of each tenant are named."""
+        counts: Counter[str] = Counter()
+        of_place = np.bincount(self.places_of(slots.astype(np.int64)), minlength=len(self.places))
+        for place, count in zip(self.places, of_place.tolist(), strict=True):
+            counts[place.tenant] += count
+        return counts
+
     def treatments_of(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """The treatment of some series, as its place in ``treatments``; that never changes."""
         of_series: npt.NDArray[np.int32] = np.frombuffer(self._treatments_of_series, np.int32)[slots]

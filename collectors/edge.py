@@ -250,9 +250,11 @@ class Edge:
         keep = ~state.dead[:size] & (
             (active_ns >= now_ns - self.limits.stream_idle_seconds * NANOSECONDS) | state.held[:size]
         )
-        if keep.sum() > self.limits.streams_max * 0.9:
-            # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused. Streams
-            # in use stay: each of them would come back with a baseline and lose an increase.
+        if keep.sum() >= self.limits.streams_max * 0.9:
+            # Nearly full: the tenth that was idle longest makes room, before new streams have to be refused, of tenants
+            # that have more than others. Streams in use stay: each of them would come back with a baseline and lose
+            # an increase.
+            active_ns[~self._is_crowding(state.series[:size])] = np.iinfo(np.int64).max
             oldest = np.argpartition(active_ns, size // 10)[: size // 10]
             keep[oldest[active_ns[oldest] < now_ns - self.limits.staleness_seconds * NANOSECONDS]] = False
         for staged in self._outstanding:
@@ -276,6 +278,13 @@ class Edge:
             return 0
         state.series[:size] = self.catalog.compact(used)[state.series[:size]]
         return dropped or stale
+
+    def _is_crowding(self, series: Int32s) -> npt.NDArray[np.bool_]:
+        """Whether the streams of some series are of tenants that have at least as many as there are on average."""
+        streams_of = self.catalog.count_by_tenant(series)
+        is_large = [streams_of[place.tenant] * len(streams_of) >= len(series) for place in self.catalog.places]
+        of_place: npt.NDArray[np.bool_] = np.array(is_large)
+        return of_place[self.catalog.places_of(series.astype(np.int64))]
 
     def replay(self, *, begins: bool) -> None:
         """Note that what is staged from now on was acknowledged before, or that this is over."""

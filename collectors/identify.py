@@ -35,6 +35,8 @@ Notes = Counter[tuple[int, Reason]]
 
 # Values of the raw index below this one are reasons, negated.
 _REASON_BASE = -2
+# The part of the table that is for tenants with less than that part of it.
+_RESERVED = 10
 # How many keys are read along behind one that was looked up.
 _READ_ALONG = 32
 
@@ -50,8 +52,11 @@ class Identified:
 class Identifier:
     """Finds and, where need be, makes the life of each point.
 
+    Of several tenants one leaves room to the others: the last tenth of ``streams_max`` is for those that have less than
+    a tenth of it.
+
     ``replays``: what comes was acknowledged, in batches of other sizes. Who found the last room then may not come first
-    now, so a batch that finds any room is taken whole.
+    now, so a batch that finds any room is taken whole, and tenants with little always.
     """
 
     def __init__(self, limits: Limits, policy: Policy, catalog: Catalog, lives: Lives) -> None:
@@ -59,6 +64,7 @@ class Identifier:
         self._policy = policy
         self.past: Sequence[Past] = ()
         self.replays = False
+        self._streams_of: Counter[str] | None = None
         self._catalog = catalog
         self._lives = lives
         self.cardinality = Cardinality(limits, catalog)
@@ -71,6 +77,7 @@ class Identifier:
         keys, values = self._raw.items()
         values = np.where(values >= 0, moved[np.maximum(values, 0)], -1).astype(np.int32)
         kept = values >= 0
+        self._streams_of = None
         self._raw = HashIndex(int(kept.sum()))
         self._key_of_life = np.zeros(0, np.uint64)
         self._insert(keys[kept], values[kept])
@@ -204,11 +211,9 @@ class Identifier:
         self._move_series(values[of_known], series[of_known], HAS_START[kinds[rows[of_known]]])
         new = readable[known == ABSENT]
         new = new[values[new] == ABSENT]
-        room = max(self._limits.streams_max - len(self._lives), 0)
-        if self.replays and room:
-            room = len(new)
-        values[new[room:]] = _REASON_BASE - Reason.STREAMS_FULL
-        new = new[:room]
+        has_room = self._has_room([stream.place for stream in (streams[i] for i in new.tolist()) if stream])
+        values[new[~has_room]] = _REASON_BASE - Reason.STREAMS_FULL
+        new = new[has_room]
         if len(new):
             values[new] = self._add_lives(
                 np.array([s.stream_id for s in (streams[i] for i in new.tolist()) if s], np.uint64),
@@ -218,6 +223,30 @@ class Identifier:
             if self.past:
                 self._begin_late(values[new], [streams[i] for i in new.tolist()], starts[rows[new]])
         return values
+
+    def _has_room(self, places: list[int]) -> Bools:
+        """Which of some new streams, by their places, find room in the table."""
+        size, limit = len(self._lives), self._limits.streams_max
+        reserved = limit // _RESERVED
+        if size + len(places) <= limit - reserved:
+            self._streams_of = None
+            return np.ones(len(places), np.bool_)
+        if self._streams_of is None:
+            self._streams_of = self._catalog.count_by_tenant(self._lives.columns.series[:size])
+        is_alone = len({place.tenant for place in self._catalog.places}) == 1
+        has_room = np.zeros(len(places), np.bool_)
+        taken = size
+        for i, place in enumerate(places):
+            tenant = self._catalog.places[place].tenant
+            has_little = not is_alone and self._streams_of[tenant] < reserved
+            if self.replays:
+                has_room[i] = has_little or size < limit
+            else:
+                has_room[i] = taken < (limit if is_alone or has_little else limit - reserved)
+            if has_room[i]:
+                taken += 1
+                self._streams_of[tenant] += 1
+        return has_room
 
     def _move_series(self, lives: Int32s, series: Int32s, cumulative: Bools) -> None:
         """Give known lives the series that policy says today, also where it has dropped them until now."""

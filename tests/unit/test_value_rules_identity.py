@@ -280,6 +280,30 @@ def test_a_new_stream_beyond_the_limit_is_refused_and_old_ones_go_on() -> None:
     assert [o.points_rejected for o in outcome] == [0]  # type: ignore[union-attr]
 
 
+def _new_streams(first: int, count: int, at: float) -> bytes:
+    return body(counter("hits", *(number(at, 5, attributes={"i": i}, start=1) for i in range(first, first + count))))
+
+
+def test_a_tenant_without_end_leaves_room_to_the_others() -> None:
+    """The last tenth is for tenants with little; those with much make room, and replay takes what was acknowledged."""
+    edge = EdgeHarness(Limits(streams_max=100, stream_idle_seconds=1000))
+    edge.send(_new_streams(0, 1, 10), at=10, tenant="small")
+    edge.send(_new_streams(0, 150, 11), at=11, tenant="large")
+    assert edge.edge.staged_outstanding == 0 and len(edge.lives) == 90
+    edge.send(_new_streams(1, 20, 12), at=12, tenant="small")
+    assert len(edge.lives) == 99, "but not without end either"
+    edge.edge.replay(begins=True)
+    edge.send(_new_streams(200, 5, 13), at=13, tenant="third")
+    edge.send(_new_streams(200, 5, 13), at=13, tenant="large")
+    edge.edge.replay(begins=False)
+    assert len(edge.lives) == 104
+    edge.flush(14)
+    assert edge.points_tallied("streams_full") == 61 + 11 + 5
+    assert edge.edge.evict_idle(ns(400)) == 10
+    tenants = edge.catalog.count_by_tenant(edge.lives.columns.series[: len(edge.lives)])
+    assert tenants == {"small": 10, "large": 79, "third": 5}
+
+
 def test_several_resources_and_scopes_in_one_request() -> None:
     """Each point belongs to its own resource and scope, in whatever number they come."""
     whole = ExportMetricsServiceRequest()
