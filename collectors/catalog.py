@@ -8,7 +8,8 @@ Rules:
 2. Budgets: a series beyond ``series_per_tenant_max`` (of which the texts may have ``series_bytes_per_tenant_max``) or
    ``series_per_metric_max`` is folded into the series of the same
    service and metric whose only attribute is ``otel.metric.overflow=true``; totals stay right. When a tenant's overflow
-   series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``.
+   series themselves exceed the budget, they fold into one series a kind, metric ``otel.overflow``. Once a tenth of a
+   budget is free again, what was folded is looked at again (`folds_in_vain`).
 3. `Catalog` is rebuilt from the persisted series at start, so that a gauge's last value can still be held.
 4. When policy changes, budgets begin anew: a series counts once a stream is in it again (`count_anew`), or the series
    of before would leave no room for those of after. What no stream is in goes at one of the next flushes. That is
@@ -33,6 +34,8 @@ from collectors.treatment import PLAIN, Treatment
 
 OVERFLOW_ATTRIBUTES = canonical_attributes({"otel.metric.overflow": True})
 OVERFLOW_METRIC = "otel.overflow"
+# A budget that is used no further has room again.
+_FREE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,19 @@ class Catalog:
             else:
                 moved[slot] = self._add(old[slot], is_counted=False)
         return moved
+
+    def folds_in_vain(self) -> npt.NDArray[np.bool_]:
+        """By slot, whether it is an overflow series of a budget that has room again."""
+        limits, found = self._limits, np.zeros(len(self.series), np.bool_)
+        for slot, series in enumerate(self.series):
+            if series.attributes == OVERFLOW_ATTRIBUTES:
+                tenant = self.places[series.place].tenant
+                found[slot] = (
+                    self._per_tenant[tenant] <= _FREE * limits.series_per_tenant_max
+                    and self._bytes_per_tenant[tenant] <= _FREE * limits.series_bytes_per_tenant_max
+                    and self._per_metric[tenant, series.metric] <= _FREE * limits.series_per_metric_max
+                )
+        return found
 
     def full(self, tenant: str) -> str:
         """The limit that a tenant's series have reached all together; "" while there is room."""

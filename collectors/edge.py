@@ -277,6 +277,7 @@ class Edge:
         if not dropped and stale <= len(used) // 4:
             return 0
         state.series[:size] = self.catalog.compact(used)[state.series[:size]]
+        self._identifier.look_again(self.catalog.folds_in_vain()[state.series[:size]])
         return dropped or stale
 
     def _is_crowding(self, series: Int32s) -> npt.NDArray[np.bool_]:

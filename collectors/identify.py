@@ -76,8 +76,16 @@ class Identifier:
         """Follow `Lives.evict`: raw keys of lives that are gone are forgotten, and so are those of bad identities."""
         keys, values = self._raw.items()
         values = np.where(values >= 0, moved[np.maximum(values, 0)], -1).astype(np.int32)
-        kept = values >= 0
         self._streams_of = None
+        self._keep(keys, values, values >= 0)
+
+    def look_again(self, lives: Bools) -> None:
+        """Let some lives be looked at again when they come: there may be room for a series of their own now."""
+        if lives.any():
+            keys, values = self._raw.items()
+            self._keep(keys, values, (values < 0) | ~lives[np.maximum(values, 0)])
+
+    def _keep(self, keys: UInt64s, values: Int32s, kept: Bools) -> None:
         self._raw = HashIndex(int(kept.sum()))
         self._key_of_life = np.zeros(0, np.uint64)
         self._insert(keys[kept], values[kept])

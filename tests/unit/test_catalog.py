@@ -154,3 +154,20 @@ def test_overflow_is_left_when_room_is_made() -> None:
     edge.send(body(_points("counter", 9, 500.0)), at=500)
     assert [row["attributes"] for row in edge.flush(501)] == ['{"i":9}']
     assert len(edge.catalog.series) == 1
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_folded_streams_leave_overflow_when_room_is_made(kind: str) -> None:
+    """Streams that outlive an explosion get series of their own, and nothing of theirs is counted twice or lost."""
+    folding, roomy = (EdgeHarness(Limits(series_per_metric_max=n, stream_idle_seconds=100)) for n in (3, 10))
+    rows: dict[int, list[Row]] = {0: [], 1: []}
+    for time, streams in ((10.0, range(5)), (400.0, range(3, 5)), (410.0, range(3, 5))):
+        for which, edge in enumerate((folding, roomy)):
+            for i in streams:
+                edge.send(body(_points(kind, i, time)), at=time)
+            rows[which] += edge.flush(time)
+            edge.edge.evict_idle(ns(time))
+    assert _totals(rows[0]) == _totals(rows[1])
+    last = {row["attributes"] for row in rows[0] if row["window"] == 360.0 and row["points"]}
+    assert last == {'{"i":3}', '{"i":4}', OVERFLOW_ATTRIBUTES}
+    assert len(folding.catalog.series) == 2, "the overflow series goes with its last stream"
