@@ -147,6 +147,13 @@ class Limits:
         consequence="point rejected; counted as buckets_too_many",
         least=2,
     )
+    histogram_intervals_max: int = setting(
+        4096,
+        "intervals of one row's histogram, as of many senders with bounds of their own",
+        unit="intervals",
+        consequence="widened to powers of 2 or of 16; counts and sums stay; counted as histogram_coarsened",
+        least=256,
+    )
     histogram_count_max: int = setting(
         2**48,
         "observations of one histogram point; keeps sums of 65,536 such counts within UInt64",

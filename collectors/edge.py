@@ -97,7 +97,7 @@ class Edge:
         self._explosions = Explosions(limits, catalog)
         self.remote = RemoteWrite(limits, catalog, self.tally)
         self._pending = Staged()
-        self._partials = Partials(catalog, window_seconds)
+        self._partials = Partials(catalog, self.tally, window_seconds, limits.histogram_intervals_max)
         self._signs = SignsOfLife(window_seconds=window_seconds, late_seconds=limits.late_heartbeat_seconds_max)
 
     def stage(self, requests: Sequence[Received], payloads: Sequence[bytes]) -> tuple[list[Outcome | Invalid], Staged]:

@@ -4,7 +4,8 @@ Rules:
 1. Rows are partials: what comes in several parts is merged now and then, so that a long flush stays about as small as
    its series, and merging costs each row a bounded number of times.
 2. What policy asks for in wider windows is widened here, so that all before it knows of one width only.
-3. Digests are by place, treatment and window: rows that leave apart have digests of just them.
+3. Histograms of too many intervals get coarser as they are handed out: each flush would add others for ever.
+4. Digests are by place, treatment and window: rows that leave apart have digests of just them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.algebra.merge import merge
+from catchment.histogram import Histograms, coarsened
 from catchment.windows import NANOSECONDS
 from collectors.catalog import Catalog
 from collectors.contributions import PARTIAL_COLUMNS, Rows
+from collectors.reasons import HISTOGRAM_COARSENED
+from collectors.tally import Tally
 from collectors.widen import widened
 
 Int64s = npt.NDArray[np.int64]
@@ -31,9 +35,11 @@ _ROWS_MERGED_MIN = 131_072
 class Partials:
     """The rows of one edge."""
 
-    def __init__(self, catalog: Catalog, window_seconds: int) -> None:
+    def __init__(self, catalog: Catalog, tally: Tally, window_seconds: int, intervals_max: int) -> None:
         self._catalog = catalog
+        self._tally = tally
         self._window_seconds = window_seconds
+        self._intervals_max = intervals_max
         self._rows: dict[str, list[pa.Table]] = {}
         self._digests: Digests = Counter()
         self.size_bytes = 0
@@ -43,7 +49,8 @@ class Partials:
 
     def drain(self) -> tuple[dict[str, pa.Table], Digests]:
         """Hand out the rows of each tenant, merged, and the digests by place, treatment and window."""
-        rows, digests = {tenant: _merged(parts) for tenant, parts in self._rows.items()}, self._digests
+        rows = {tenant: self._bounded(_merged(parts)) for tenant, parts in self._rows.items()}
+        digests = self._digests
         self._rows, self._digests, self.size_bytes = {}, Counter(), 0
         return rows, digests
 
@@ -76,6 +83,20 @@ class Partials:
         for code, tenant in enumerate(distinct.tolist()):
             of_tenant = np.ones(len(slots), np.bool_) if len(distinct) == 1 else of_pair[inverse] == code
             self._add_part(tenant, _folded(table, of_tenant, is_wider))
+
+    def _bounded(self, table: pa.Table) -> pa.Table:
+        maps = table["histogram"].combine_chunks()
+        offsets = maps.offsets.to_numpy().astype(np.int64)
+        if not len(table) or np.diff(offsets).max() <= self._intervals_max:
+            return table
+        histograms = Histograms(offsets, maps.keys.to_numpy(), maps.items.to_numpy())
+        (offsets, keys, counts), is_coarser = coarsened(histograms, self._intervals_max)
+        series = table["series_id"].to_numpy()[is_coarser].astype(np.int64)
+        self._tally.rows(self._catalog.places_of(series), HISTOGRAM_COARSENED)
+        coarser = pa.MapArray.from_arrays(
+            pa.array(offsets.astype(np.int32)), pa.array(keys), pa.array(counts), type=maps.type
+        )
+        return table.set_column(table.column_names.index("histogram"), "histogram", coarser)
 
     def _add_part(self, tenant: str, table: pa.Table) -> None:
         parts = self._rows.setdefault(tenant, [])

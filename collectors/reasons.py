@@ -70,6 +70,7 @@ class Reason(IntEnum):
 
 # Of rows, not of points.
 SUM_OVERFLOW = "sum_overflow"
+HISTOGRAM_COARSENED = "histogram_coarsened"
 
 MEANING = {
     Reason.TOO_OLD: "older than past_seconds_max",

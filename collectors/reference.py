@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collectors.reasons import MEANING, SUM_OVERFLOW, Reason
+from collectors.reasons import HISTOGRAM_COARSENED, MEANING, SUM_OVERFLOW, Reason
 
 _HEAD = """# What `pipeline_drops` counts
 
@@ -34,6 +34,8 @@ _REQUESTS = {
 _ROWS = {
     SUM_OVERFLOW: "a sum of fractions left the range of a float (1.8e308): the row is infinite or NaN from there on;"
     " counted once, by the tier where it first happened",
+    HISTOGRAM_COARSENED: "a histogram of more intervals than histogram_intervals_max: they are wider from there on, so"
+    " that quantiles are less exact; counts and sums are not",
 }
 
 _OTHER_TIERS = {

@@ -30,10 +30,15 @@ class Tally:
 
     def places(self, places: npt.NDArray[np.int32], reason: Reason, unit: str = "points") -> None:
         """Count one for each place."""
-        if len(places):
-            for place, count in enumerate(np.bincount(places).tolist()):
-                if count:
-                    self._counts[place, reason.text, unit] += count
+        self._each(places, reason.text, unit)
+
+    def rows(self, places: npt.NDArray[np.int32], reason: str) -> None:
+        """Count one row for each place."""
+        self._each(places, reason, "rows")
+
+    def _each(self, places: npt.NDArray[np.int32], reason: str, unit: str) -> None:
+        for place, count in enumerate(np.bincount(places).tolist()):
+            self.add(place, reason, unit, count)
 
     def add(self, place: int, reason: str, unit: str, count: int) -> None:
         """Count ``count`` units at a place."""

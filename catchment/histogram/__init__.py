@@ -20,6 +20,7 @@ Rules, which the SQL functions of the store repeat:
 7. ``count_below(x)`` resolves x like bounds, to float32: an interval is wholly below x if ``upper <= ceil32(x)``,
    partly if not wholly and ``lower < floor32(x)``. So at a bucket's own bound, such as an SLO's 0.1 s, the answer is
    exact. A partly covered interval gives the share ``(x - lower) / (upper - lower)``, an infinite one gives none.
+8. Where senders have bounds without number, intervals are widened outward to a grid that all share (``coarsened``).
 
 Many histograms are *ragged arrays*: ``offsets`` (int64, n + 1), ``keys`` (int64) and ``counts`` (uint64); histogram i
 is ``[offsets[i]:offsets[i + 1]]``. A histogram is *canonical* when its keys ascend strictly and no count is 0. Counts
@@ -28,6 +29,7 @@ wrap at 2^64. Nothing here loops over points.
 
 from catchment.histogram.addition import canonical, sum_by_group
 from catchment.histogram.buckets import explicit_keys, exponential_keys
+from catchment.histogram.coarsening import coarsened
 from catchment.histogram.difference import align, common, rescale, subtract
 from catchment.histogram.keys import Histograms, concat_histograms, pack, take_histograms, unpack
 from catchment.histogram.quantile import count_below, quantile, quantile_bounds
@@ -36,6 +38,7 @@ __all__ = [
     "Histograms",
     "align",
     "canonical",
+    "coarsened",
     "common",
     "concat_histograms",
     "count_below",

@@ -191,3 +191,40 @@ def test_points_of_the_opentelemetry_sdk(spread: float, max_size: int) -> None:
     assert int(merged.counts.sum()) == len(values)
     assert _worst_error(values, merged) <= promised
     _within_bracket(values, merged)
+
+
+_ends = st.one_of(values_of_both_signs, st.sampled_from((math.inf, -math.inf)))
+_intervals = st.lists(st.tuples(_ends, _ends).map(sorted).filter(lambda ends: ends[0] < ends[1]), max_size=60)
+
+
+@given(st.lists(_intervals, max_size=4), st.integers(1, 40))
+def test_coarser_intervals_hold_what_they_held(many: list[list[list[float]]], intervals_max: int) -> None:
+    """Only histograms of too many intervals change: theirs get wider, no quantile leaves its bracket, counts stay."""
+    offsets = np.cumsum([0, *map(len, many)])
+    ends = [each for intervals in many for each in intervals]
+    keys = histogram.pack([low for low, _ in ends], [high for _, high in ends]) if ends else np.zeros(0, np.int64)
+    before = histogram.canonical(histogram.Histograms(offsets, keys, np.arange(1, len(keys) + 1, dtype=np.uint64)))
+    after, is_coarser = histogram.coarsened(before, intervals_max)
+    for i in range(len(many)):
+        old, new = (slice(int(each.offsets[i]), int(each.offsets[i + 1])) for each in (before, after))
+        assert after.counts[new].sum() == before.counts[old].sum()
+        assert is_coarser[i] == (old.stop - old.start > intervals_max)
+        if not is_coarser[i]:
+            assert after.keys[new].tolist() == before.keys[old].tolist()
+            continue
+        for q in QUANTILES:
+            low, high = histogram.quantile_bounds(q, before.keys[old], before.counts[old])
+            wide_low, wide_high = histogram.quantile_bounds(q, after.keys[new], after.counts[new])
+            assert wide_low <= low and high <= wide_high
+
+
+def test_few_intervals_are_left() -> None:
+    """A thousand points with a thousand bounds of their own, over all that a float32 can be, leave 256 intervals."""
+    random = np.random.default_rng(7)
+    bounds = np.sort(np.exp(random.uniform(-80, 80, (1000, 1000))) * random.choice((-1, 1), (1000, 1000)), axis=1)
+    keys = histogram.pack(bounds[:, :-1].ravel(), bounds[:, 1:].ravel())
+    one = histogram.canonical(histogram.Histograms(np.array([0, len(keys)]), keys, np.ones(len(keys), np.uint64)))
+    after, is_coarser = histogram.coarsened(one, 4096)
+    assert is_coarser.all() and after.counts.sum() == len(keys)
+    assert len(after.keys) <= 4096
+    assert len(histogram.coarsened(one, 256)[0].keys) <= 256
