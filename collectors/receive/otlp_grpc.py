@@ -7,9 +7,11 @@ Rules:
 1. OK means durable: it is sent after `Intake.submit` returned, and only then.
 2. Errors carry a google.rpc.Status in ``grpc-status-details-bin``: RetryInfo with UNAVAILABLE (come back), BadRequest
    with INVALID_ARGUMENT (never again).
-3. A client that cancels while its request is being taken in changes nothing: the request is finished, counted as in
+3. Who sends is known before the message is read, or one that nobody knows could fill the memory with what it has not
+   finished. A message that is not complete in time is pushed back.
+4. A client that cancels while its request is being taken in changes nothing: the request is finished, counted as in
    flight until then, and paid for.
-4. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
+5. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from typing import Any, NoReturn
 import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-from catchment.errors import CatchmentError
+from catchment.errors import CatchmentError, Invalid, Reject
 from collectors.admit import Admit
 from collectors.content import PROTOBUF
 from collectors.receive.serving import (
     ACCEPTED,
+    BODY_SECONDS_MAX,
     InFlight,
     Limits,
     Observe,
@@ -56,25 +59,43 @@ _PROXY_KEYS = ("x-forwarded-for", "forwarded")
 
 
 class OtlpGrpc:
-    """The handler of the service."""
+    """The handler of the service.
 
-    def __init__(self, intake: Intake, admit: Admit, limits: Limits, observe: Observe = unobserved) -> None:
+    Args:
+        message_seconds_max: how long a sender may take for its message.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        admit: Admit,
+        limits: Limits,
+        observe: Observe = unobserved,
+        *,
+        message_seconds_max: float = BODY_SECONDS_MAX,
+    ) -> None:
         self._intake = intake
         self._observe = observe
         self._admit = admit
         self._limits = limits
+        self._message_seconds_max = message_seconds_max
         self._in_flight = InFlight()
         self._tasks: set[asyncio.Task[Outcome]] = set()
 
-    async def export(self, request: bytes, context: Any) -> bytes:
-        """Serve one call; the answer is an ExportMetricsServiceResponse."""
-        if self._in_flight.count >= self._limits.requests_in_flight_max:
-            self._observe("grpc", "pushed_back", len(request), None)
-            await _abort(context, too_many(self._limits))
+    async def export(self, messages: Any, context: Any) -> bytes:
+        """Serve one call; the answer is an ExportMetricsServiceResponse.
+
+        It is served as a stream of one message (equal on the wire), since others are read before the handler is asked.
+        """
+        del messages  # read from the context, which costs less
         sender: Sender | None = None
+        request = b""
         try:
+            if self._in_flight.count >= self._limits.requests_in_flight_max:
+                raise too_many(self._limits)
             sender = self._sender(context)
             self._admit.rates.admit(sender.tenant)
+            request = await self._read(context)
             self._admit.rates.pay(sender.tenant, "bytes", len(request))
             outcome = await self._submit(request, sender)
         except CatchmentError as error:
@@ -90,13 +111,30 @@ class OtlpGrpc:
         return bytes(response.SerializeToString())
 
     def _sender(self, context: Any) -> Sender:
-        metadata = dict(context.invocation_metadata() or ())
+        metadata: dict[str, str] = {}
+        for key, value in context.invocation_metadata() or ():
+            # Of two, neither is overlooked, as over HTTP.
+            metadata[key] = f"{metadata[key]}, {value}" if key in metadata else value
         return self._admit.sender(
             metadata.get("authorization"),
             peer_address(context.peer()),
             forwarded=any(key in metadata for key in _PROXY_KEYS),
             certificate_names=names_of_call(context.auth_context()),
         )
+
+    async def _read(self, context: Any) -> bytes:
+        self._in_flight.count += 1
+        try:
+            async with asyncio.timeout(self._message_seconds_max):
+                message = await context.read()
+        except TimeoutError:
+            said = f"message was not complete after {self._message_seconds_max:g} seconds"
+            raise Reject(said, retry_after_seconds=self._limits.retry_after_seconds) from None
+        finally:
+            self._in_flight.count -= 1
+        if not isinstance(message, bytes):
+            raise Invalid("no message")
+        return message
 
     async def _submit(self, request: bytes, sender: Sender) -> Outcome:
         received = Received(
@@ -170,7 +208,7 @@ async def serve_grpc(
     )
     handler = OtlpGrpc(intake, admit, limits, observe)
     # Without (de)serialisers a message stays bytes.
-    methods = {"Export": grpc.unary_unary_rpc_method_handler(handler.export)}
+    methods = {"Export": grpc.stream_unary_rpc_method_handler(handler.export)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
     try:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -31,6 +31,7 @@ from collectors.receive.otlp_route import OtlpRoute
 from collectors.receive.remote_write_route import RemoteWriteRoute
 from collectors.receive.serving import (
     ACCEPTED,
+    BODY_SECONDS_MAX,
     InFlight,
     Limits,
     Observe,
@@ -77,7 +78,7 @@ class OtlpHttp:
         limits: Limits,
         observe: Observe = unobserved,
         *,
-        body_seconds_max: float = 30.0,
+        body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
         self._intake = intake
         self._observe = observe

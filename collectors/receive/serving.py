@@ -20,6 +20,8 @@ from collectors.tenants import Sender
 
 _BACKLOG = 1024
 _RETRY_SECONDS = 5
+BODY_SECONDS_MAX = 30.0
+"""How long a sender may take for the body of a request."""
 
 
 class Limits(Protocol):
