@@ -8,15 +8,13 @@ Rules:
 3. A body is held once, as received; one that grows beyond the limit is refused while it is read. A sender that does not
    finish its body in time is refused as well.
 4. A sender that hangs up while its request is being taken in changes nothing: the request is finished.
-5. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
+5. Connections beyond `Limits.connections_max` are closed as they come (`HttpServer`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +23,7 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from catchment.errors import Invalid, Reject
+from catchment.http_server import HttpServer
 from collectors.admit import Admit
 from collectors.receive.http_answers import Refusal, Reply, Route, refusals, too_large
 from collectors.receive.otlp_route import OtlpRoute
@@ -208,20 +207,7 @@ async def _send(send: ASGISendCallable, reply: Reply) -> None:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection whose requests know the names in its certificate, if it is TLS and has one.
-
-    ``connections_max``: how many there may be; see `_bounded`.
-    """
-
-    connections_max: int
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A sender has connected: take it, or let it go at once."""
-        if len(self.connections) < self.connections_max:
-            super().connection_made(transport)
-        else:
-            self.transport = transport
-            transport.abort()
+    """A connection whose requests know the names in its certificate, if it is TLS and has one."""
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -229,27 +215,6 @@ class _Connection(HttpToolsProtocol):
         names = names_of_peer(self.transport.get_extra_info("peercert"))
         if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
-
-
-def _bounded(connections_max: int) -> type[_Connection]:
-    """`_Connection` with a limit: the server makes each from its class and gives it nothing of ours."""
-    return type("_BoundedConnection", (_Connection,), {"connections_max": connections_max})
-
-
-class _Server(uvicorn.Server):
-    """A server inside another program's loop: signals are that program's affair."""
-
-    started_event: asyncio.Event
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets=sockets)
-        self.started_event.set()
 
 
 async def serve_http(
@@ -273,7 +238,7 @@ async def serve_http(
     listener = bind(address, "OTLP/HTTP")
     config = uvicorn.Config(
         OtlpHttp(intake, admit, limits, observe),
-        http=_bounded(limits.connections_max),
+        http=_Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -287,8 +252,7 @@ async def serve_http(
         timeout_graceful_shutdown=_STOP_SECONDS_MAX,
         ssl_context_factory=None if certificates is None else lambda *_: certificates.context,
     )
-    server = _Server(config)
-    server.started_event = asyncio.Event()
+    server = HttpServer(config, limits.connections_max)
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -302,7 +266,7 @@ async def serve_http(
             listener.close()
 
     done = asyncio.create_task(run())
-    started = asyncio.create_task(server.started_event.wait())
+    started = asyncio.create_task(server.listening.wait())
     await asyncio.wait((done, started), return_when=asyncio.FIRST_COMPLETED)
     if not started.done():
         started.cancel()
