@@ -127,6 +127,7 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(json.dumps([entry("old")]))
     reports: list[str] = []
+    refused: list[bool] = []
 
     async def told(count: int) -> None:
         async with asyncio.timeout(10):
@@ -134,16 +135,18 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
 
     async def scenario() -> None:
-        file = TenantsFile(path, reports.append)
+        file = TenantsFile(path, reports.append, lambda said: reports.append(f"refused: {said}"))
         watching = asyncio.create_task(file.watch(poll_seconds=0.02))
         assert file.find("old") is not None
         path.write_text(json.dumps([entry("new")]))
         await told(1)
         assert file.find("old") is None
         assert file.find("new") is not None
+        refused.append(file.is_refused)
         path.write_text("[{}]")
         await told(2)
         assert file.find("new") is not None
+        refused.append(file.is_refused)
         path.unlink()
         await told(3)
         assert file.find("new") is not None
@@ -152,10 +155,12 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
         file.reload()
         await told(5)
         assert file.find("newest") is not None
+        refused.append(file.is_refused)
         watching.cancel()
 
     asyncio.run(scenario())
-    assert ["faults" in report for report in reports] == [False, True, True, False, False]
+    assert refused == [False, True, False]
+    assert [report.startswith("refused: ") for report in reports] == [False, True, True, False, False]
 
 
 LOCAL = Sender("default", "tokyo-1")
