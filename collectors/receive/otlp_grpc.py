@@ -32,7 +32,6 @@ from collectors.content import PROTOBUF
 from collectors.receive.serving import (
     ACCEPTED,
     BODY_SECONDS_MAX,
-    InFlight,
     Limits,
     Observe,
     Serving,
@@ -45,6 +44,7 @@ from collectors.receive.serving import (
     too_many,
     unobserved,
 )
+from collectors.receive.shares import Shares
 from collectors.receive.tls import Certificates, names_of_call
 from collectors.records import Intake, Outcome, Received
 from collectors.tenants import Sender
@@ -79,7 +79,7 @@ class OtlpGrpc:
         self._admit = admit
         self._limits = limits
         self._message_seconds_max = message_seconds_max
-        self._in_flight = InFlight()
+        self._in_flight = Shares(limits.requests_in_flight_max)
         self._tasks: set[asyncio.Task[Outcome]] = set()
 
     async def export(self, messages: Any, context: Any) -> bytes:
@@ -91,11 +91,9 @@ class OtlpGrpc:
         sender: Sender | None = None
         request = b""
         try:
-            if self._in_flight.count >= self._limits.requests_in_flight_max:
-                raise too_many(self._limits)
             sender = self._sender(context)
             self._admit.rates.admit(sender.tenant)
-            request = await self._read(context)
+            request = await self._read(context, sender)
             self._admit.rates.pay(sender.tenant, "bytes", len(request))
             outcome = await self._submit(request, sender)
         except CatchmentError as error:
@@ -122,8 +120,11 @@ class OtlpGrpc:
             certificate_names=names_of_call(context.auth_context()),
         )
 
-    async def _read(self, context: Any) -> bytes:
-        self._in_flight.count += 1
+    async def _read(self, context: Any, sender: Sender) -> bytes:
+        """The message, with a place taken for the request; who gets none gives it back."""
+        if not self._in_flight.take(sender.tenant):
+            raise too_many(self._limits)
+        message = None
         try:
             async with asyncio.timeout(self._message_seconds_max):
                 message = await context.read()
@@ -131,7 +132,8 @@ class OtlpGrpc:
             said = f"message was not complete after {self._message_seconds_max:g} seconds"
             raise Reject(said, retry_after_seconds=self._limits.retry_after_seconds) from None
         finally:
-            self._in_flight.count -= 1
+            if not isinstance(message, bytes):
+                self._in_flight.give(sender.tenant)
         if not isinstance(message, bytes):
             raise Invalid("no message")
         return message
@@ -148,20 +150,18 @@ class OtlpGrpc:
             policy_version=self._admit.policy_version,
             body=request,
         )
-        self._in_flight.count += 1
         task = asyncio.create_task(self._take_in(received, sender))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
     async def _take_in(self, received: Received, sender: Sender) -> Outcome:
-        outcome = await submit(self._intake, self._admit.rates, received)
+        try:
+            outcome = await submit(self._intake, self._admit.rates, received)
+        finally:
+            self._in_flight.give(sender.tenant)
         self._observe("grpc", ACCEPTED, len(received.body), sender)
         return outcome
-
-    def _done(self, task: asyncio.Task[Outcome]) -> None:
-        self._in_flight.count -= 1
-        self._tasks.discard(task)
 
 
 def peer_address(peer: str) -> str:

@@ -31,7 +31,6 @@ from collectors.receive.remote_write_route import RemoteWriteRoute
 from collectors.receive.serving import (
     ACCEPTED,
     BODY_SECONDS_MAX,
-    InFlight,
     Limits,
     Observe,
     Serving,
@@ -40,6 +39,7 @@ from collectors.receive.serving import (
     too_many,
     unobserved,
 )
+from collectors.receive.shares import Shares
 from collectors.receive.tls import Certificates, names_of_peer
 from collectors.records import Intake, Received
 from collectors.tenants import Sender
@@ -53,10 +53,11 @@ _CERTIFICATE = "catchment.certificate"
 
 @dataclass(slots=True)
 class _Request:
-    """What is known of a request so far."""
+    """What is known of a request so far; ``taken_bytes`` is its part of what bodies may have together."""
 
     sender: Sender | None = None
     size_bytes: int = 0
+    taken_bytes: int = 0
 
 
 class _Disconnected(Exception):
@@ -84,7 +85,8 @@ class OtlpHttp:
         self._admit = admit
         self._limits = limits
         self._body_seconds_max = body_seconds_max
-        self._in_flight = InFlight()
+        self._in_flight = Shares(limits.requests_in_flight_max)
+        self._bodies_bytes = Shares(limits.intake_queue_bytes_max)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one request."""
@@ -127,13 +129,12 @@ class OtlpHttp:
             )
             self._admit.rates.admit(sender.tenant)
         content_type, encoding = route.content(headers)
-        if self._in_flight.count >= self._limits.requests_in_flight_max:
+        if not self._in_flight.take(sender.tenant):
             with refusals():
                 raise too_many(self._limits)
-        self._in_flight.count += 1
         try:
             try:
-                body = await self._read(headers, receive, request)
+                body = await self._read(headers, receive, request, sender)
             finally:
                 self._admit.rates.pay(sender.tenant, "bytes", request.size_bytes)
             received = Received(
@@ -151,10 +152,12 @@ class OtlpHttp:
                 outcome = await submit(self._intake, self._admit.rates, received)
             return route.accepted(content_type, outcome)
         finally:
-            self._in_flight.count -= 1
-            self._in_flight.size_bytes -= request.size_bytes
+            self._in_flight.give(sender.tenant)
+            self._bodies_bytes.give(sender.tenant, request.taken_bytes)
 
-    async def _read(self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable, request: _Request) -> bytes:
+    async def _read(
+        self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable, request: _Request, sender: Sender
+    ) -> bytes:
         """The body, refused as soon as it is known to be too large."""
         bytes_max = self._limits.request_bytes_max
         declared = headers.get(b"content-length", b"0")
@@ -169,14 +172,14 @@ class OtlpHttp:
                         raise _Disconnected
                     piece = event.get("body", b"")
                     request.size_bytes += len(piece)
-                    self._in_flight.size_bytes += len(piece)
                     if request.size_bytes > bytes_max:
                         raise too_large(bytes_max)
-                    if self._in_flight.size_bytes > self._limits.intake_queue_bytes_max:
+                    if not self._bodies_bytes.take(sender.tenant, len(piece), for_one=request.taken_bytes):
                         with refusals():
                             raise Reject(
                                 "too much is being received", retry_after_seconds=self._limits.retry_after_seconds
                             )
+                    request.taken_bytes += len(piece)
                     pieces.append(piece)
                     if not event.get("more_body", False):
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
