@@ -158,6 +158,7 @@ class Collector:
         config = self._config
         tenants, certificates = self._watched()
         admit = self._admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
+        self._intake.unpacked = lambda tenant, more_bytes: admit.rates.pay(tenant, "bytes", more_bytes)
         scraper = self._scraper(admit)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
