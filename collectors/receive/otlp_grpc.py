@@ -27,7 +27,7 @@ import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from catchment.errors import CatchmentError, Invalid, Reject
-from collectors.admit import Admit
+from collectors.admit import Admit, is_forwarded
 from collectors.content import PROTOBUF
 from collectors.receive.serving import (
     ACCEPTED,
@@ -55,7 +55,6 @@ _STOP_SECONDS_MAX = 20
 _DETAILS = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _PEER = re.compile(r"ipv[46]:\[?([^\]]*?)\]?(?::\d+)?")
-_PROXY_KEYS = ("x-forwarded-for", "forwarded")
 
 
 class OtlpGrpc:
@@ -116,7 +115,7 @@ class OtlpGrpc:
         return self._admit.sender(
             metadata.get("authorization"),
             peer_address(context.peer()),
-            forwarded=any(key in metadata for key in _PROXY_KEYS),
+            forwarded=is_forwarded(metadata),
             certificate_names=names_of_call(context.auth_context()),
         )
 

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from catchment.errors import Invalid, Reject
 from catchment.http_server import HttpServer
-from collectors.admit import Admit
+from collectors.admit import Admit, is_forwarded
 from collectors.receive.http_answers import Refusal, Reply, Route, refusals, too_large
 from collectors.receive.otlp_route import OtlpRoute
 from collectors.receive.remote_write_route import RemoteWriteRoute
@@ -124,7 +124,7 @@ class OtlpHttp:
             request.sender = sender = self._admit.sender(
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
-                forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
+                forwarded=is_forwarded(name.decode("latin-1") for name in headers),
                 certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)

@@ -126,6 +126,9 @@ def test_tokens_name_the_tenant_and_wrong_ones_are_refused(intake: RecordingInta
     with pytest.raises(grpc.RpcError) as raised:
         export(channel, b"x", metadata=(("authorization", "Bearer wrong"), ("authorization", "Bearer s3cret")))
     assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.RpcError) as raised:
+        export(channel, b"x", metadata=(("x-forwarded-proto", "https"),))
+    assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert len(intake.received) == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catchment.errors import ConfigFaults
-from collectors.admit import Admit, Unauthenticated, is_loopback
+from collectors.admit import Admit, Unauthenticated, is_forwarded, is_loopback
 from collectors.tenants import Sender, Tenants, TenantsFile
 
 
@@ -179,6 +179,14 @@ def test_other_peers_need_a_token(peer: str) -> None:
     assert not is_loopback(peer)
     with pytest.raises(Unauthenticated, match="token is needed"):
         Admit(TENANTS, LOCAL).sender(None, peer)
+
+
+def test_proxies_are_known_by_their_headers() -> None:
+    """What nginx, Envoy, Apache and Squid add marks a request as forwarded, and no header of a sender's own does."""
+    own = ["authorization", "content-type", "user-agent", "x-scope-orgid", "grpc-accept-encoding"]
+    assert not is_forwarded(own)
+    for name in ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via", "x-envoy-external-address"):
+        assert is_forwarded([*own, name]), name
 
 
 def test_a_forwarded_request_is_not_local() -> None:
