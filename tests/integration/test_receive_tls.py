@@ -216,6 +216,8 @@ def test_names_of_two_senders_are_of_none(receivers: Receivers, authority: Autho
     """A certificate that bears the names of two senders is refused."""
     two = authority.issue("two", f"{FOR_CLIENTS}subjectAltName=URI:{SPIFFE}\n", subject="tokyo")
     assert both(receivers, authority.ca, two) == UNKNOWN
+    common = authority.issue("common", f"{FOR_CLIENTS}subjectAltName=URI:{SPIFFE}\n", subject="/CN=nobody/CN=tokyo")
+    assert both(receivers, authority.ca, common) == UNKNOWN
 
 
 def test_a_certificate_without_a_name_is_of_nobody(receivers: Receivers, authority: Authority) -> None:

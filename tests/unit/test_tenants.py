@@ -182,7 +182,7 @@ def test_other_peers_need_a_token(peer: str) -> None:
 
 
 def test_proxies_are_known_by_their_headers() -> None:
-    """What nginx, Envoy, Apache and Squid add marks a request as forwarded, and no header of a sender's own does."""
+    """What nginx, Envoy, Apache and Squid add marks a request as forwarded, and no header of a sender does."""
     own = ["authorization", "content-type", "user-agent", "x-scope-orgid", "grpc-accept-encoding"]
     assert not is_forwarded(own)
     for name in ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via", "x-envoy-external-address"):
