@@ -57,6 +57,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _PEER = re.compile(r"ipv[46]:\[?([^\]]*?)\]?(?::\d+)?")
 
 
+class _NoMessage(Invalid):
+    """The client has gone, its message is too large, which gRPC has told it, or it sent none: not known which."""
+
+
 class OtlpGrpc:
     """The handler of the service.
 
@@ -95,6 +99,8 @@ class OtlpGrpc:
             request = await self._read(context, sender)
             self._admit.rates.pay(sender.tenant, "bytes", len(request))
             outcome = await self._submit(request, sender)
+        except _NoMessage as error:
+            await _abort(context, error)
         except CatchmentError as error:
             self._observe("grpc", reason_of(error), len(request), sender)
             if status_of(error).code == grpc.StatusCode.INTERNAL.value[0]:
@@ -134,7 +140,7 @@ class OtlpGrpc:
             if not isinstance(message, bytes):
                 self._in_flight.give(sender.tenant)
         if not isinstance(message, bytes):
-            raise Invalid("no message")
+            raise _NoMessage("no message")
         return message
 
     async def _submit(self, request: bytes, sender: Sender) -> Outcome:

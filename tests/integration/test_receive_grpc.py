@@ -21,7 +21,7 @@ from catchment.limits import Limits
 from collectors.admit import Admit
 from collectors.receive.otlp_grpc import OtlpGrpc, peer_address, serve_grpc
 from collectors.records import Outcome
-from collectors.tenants import Tenants
+from collectors.tenants import Sender, Tenants
 from tests.integration.receivers import LOCAL, Receivers, RecordingIntake
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -152,8 +152,13 @@ def test_unknown_senders_take_no_room_by_messages_that_do_not_come(
 def test_a_message_that_does_not_come_is_pushed_back(intake: RecordingIntake) -> None:
     """Who begins a call and sends no message in time is told to come back, and is in flight no more."""
 
+    observed: list[str] = []
+
     async def scenario() -> None:
-        handler = OtlpGrpc(intake, Admit(None, LOCAL), SMALL, message_seconds_max=0.1)
+        def observe(protocol: str, answer: str, size_bytes: int, sender: Sender | None) -> None:
+            observed.append(answer)
+
+        handler = OtlpGrpc(intake, Admit(None, LOCAL), SMALL, observe, message_seconds_max=0.1)
         server = grpc.aio.server()
         methods = {"Export": grpc.stream_unary_rpc_method_handler(handler.export)}
         service = METHOD.split("/")[1]
@@ -173,6 +178,7 @@ def test_a_message_that_does_not_come_is_pushed_back(intake: RecordingIntake) ->
         await server.stop(0)
 
     asyncio.run(scenario())
+    assert observed == ["pushed_back"] * (SMALL.requests_in_flight_max + 1) + ["accepted"]
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
