@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 import uvicorn
 
 _LOG = logging.getLogger(__name__)
-_HANDSHAKE_SECONDS_MAX = 10.0
+_HANDSHAKE_SECONDS_MAX = 20.0
 _NO_FILES_SECONDS = 0.5
 
 
