@@ -18,7 +18,7 @@ class Rate:
     points_per_second: float = setting(0.0, "points; 0 for no limit", consequence=_CONSEQUENCE, least=0)
     bytes_per_second: int = setting(
         0,
-        "bytes of bodies as received, over gRPC after decompression; 0 for no limit",
+        "bytes of bodies after decompression; 0 for no limit",
         unit="bytes",
         consequence=_CONSEQUENCE,
         least=0,

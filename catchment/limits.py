@@ -51,7 +51,7 @@ class Limits:
     )
     requests_in_flight_max: int = setting(
         1024,
-        "requests that are being read or wait for their answer",
+        "requests that are being read or wait for their answer; a tenant may have eight times what is free",
         unit="requests",
         consequence="503 with Retry-After, or UNAVAILABLE with RetryInfo",
         least=1,

@@ -17,18 +17,18 @@ What is posted must come from this machine and not from a web page: 403 else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 
 from catchment.errors import Fenced, Invalid, Retry
+from catchment.http_server import HttpServer
 from catchment.units import Address
 from catchment.version import PROGRAM
 
@@ -39,6 +39,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Action = Callable[[Mapping[str, str]], Awaitable[str]]
 
 _ACTION_BYTES_MAX = 64 * 1024
+# Probes, scrapers and people.
+_CONNECTIONS_MAX = 64
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -143,13 +145,6 @@ async def _texts(receive: Receive) -> Mapping[str, str]:
     return texts
 
 
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # Signals are the process's, which stops more than this server.
-        yield
-
-
 class StatusServer:
     """Serves `Probes` in the running event loop; over TLS if it is given a context."""
 
@@ -160,11 +155,13 @@ class StatusServer:
             access_log=False,
             lifespan="off",
             ws="none",
+            # The peer's address decides who may post: no header may replace it.
+            proxy_headers=False,
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
             ssl_context_factory=None if tls is None else lambda *_: tls,
         )
-        self._server = _Uvicorn(config)
+        self._server = HttpServer(config, _CONNECTIONS_MAX)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> Address:

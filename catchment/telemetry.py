@@ -61,6 +61,12 @@ class OwnMetric(Enum):
         "share of the file system below data_dir that is free to us",
     )
     CONFIG_RELOADS = Spec("catchment_config_reloads_total", _COUNTER, "reloads asked for, by result", ("result",))
+    FILES_REFUSED = Spec(
+        "catchment_files_refused",
+        _GAUGE,
+        "1 while a file that changed has a fault and what it said before is in force, by the key that names it",
+        ("file",),
+    )
     CHILD_RESTARTS = Spec(
         "catchment_child_restarts_total", _COUNTER, "children started again after a death", ("child",)
     )

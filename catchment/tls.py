@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any
 from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
 from catchment.files import version_of
+from catchment.telemetry import OwnMetric, Telemetry
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,28 @@ class ServerCertificates:
 
     Args:
         settings: the files.
-        report: told in one line what a reload brought.
+        report: told in one line that what changed was read.
         section: of the configuration that names them, for reports.
+        refuse: told in one line why what changed was not taken; as ``report`` unless given.
+
+    Attributes:
+        is_refused: what changed was not taken: those before it are in force.
 
     Raises:
         CatchmentError: the files cannot be used.
     """
 
-    def __init__(self, settings: ListenTls, report: Callable[[str], None], section: str = "tls") -> None:
+    def __init__(
+        self,
+        settings: ListenTls,
+        report: Callable[[str], None],
+        section: str = "tls",
+        refuse: Callable[[str], None] | None = None,
+    ) -> None:
         self.settings = settings
         self._report = report
+        self._refuse = refuse or report
+        self.is_refused = False
         self._section = section
         self._seen = self._look()
         self.loaded = _load(settings, section)
@@ -65,8 +79,10 @@ class ServerCertificates:
             try:
                 self.loaded = await asyncio.to_thread(_load, self.settings, self._section)
             except CatchmentError as error:
-                self._report(f"TLS files have a fault, those before them stay in force: {error}")
+                self.is_refused = True
+                self._refuse(f"TLS files have a fault, those before them stay in force: {error}")
             else:
+                self.is_refused = False
                 self._in_force_since_seconds = time.time()
                 self._report(f"TLS certificate {self.settings.cert} read")
 
@@ -83,14 +99,18 @@ class ServerCertificates:
 
 
 def certificates_of(
-    settings: ListenTls, report: Callable[[str], None], section: str = "tls"
+    settings: ListenTls, log: logging.Logger, telemetry: Telemetry, section: str
 ) -> ServerCertificates | None:
-    """The certificates of a listener; None where TLS is off.
+    """The certificates of a listener, whose reloads are logged and told by a metric; None where TLS is off.
 
     Raises:
         CatchmentError: the files cannot be used.
     """
-    return ServerCertificates(settings, report, section) if settings.is_on else None
+    if not settings.is_on:
+        return None
+    certificates = ServerCertificates(settings, log.info, section, log.warning)
+    telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: certificates.is_refused, section)
+    return certificates
 
 
 def _files(settings: ListenTls) -> dict[str, Path]:

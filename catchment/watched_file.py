@@ -22,7 +22,12 @@ class WatchedFile(Generic[T]):
         load: reads it; raises `ConfigFaults`.
         name: what it is called in reports.
         describe: what was read, for reports.
-        report: told in one line what a reload brought: that the file changed, or why it was not taken.
+        report: told in one line that what changed was read.
+        refuse: told in one line why what changed was not taken; as ``report`` unless given.
+
+    Attributes:
+        current: what it says.
+        is_refused: what changed was not taken: ``current`` is of the file before it.
 
     Raises:
         ConfigFaults: it cannot be read at first.
@@ -35,12 +40,15 @@ class WatchedFile(Generic[T]):
         name: str,
         describe: Callable[[T], str],
         report: Callable[[str], None],
+        refuse: Callable[[str], None] | None = None,
     ) -> None:
         self._path = path
         self._load = load
         self._name = name
         self._describe = describe
         self._report = report
+        self._refuse = refuse or report
+        self.is_refused = False
         self._seen = version_of(path)
         self._asked = asyncio.Event()
         self.current = load(path)
@@ -62,6 +70,8 @@ class WatchedFile(Generic[T]):
             try:
                 self.current = await asyncio.to_thread(self._load, self._path)
             except ConfigFaults as error:
-                self._report(f"{self._name} has faults, the one before it stays in force: {error}")
+                self.is_refused = True
+                self._refuse(f"{self._name} has faults, the one before it stays in force: {error}")
             else:
+                self.is_refused = False
                 self._report(f"{self._name} {self._path} read: {self._describe(self.current)}")

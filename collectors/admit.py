@@ -22,6 +22,9 @@ from catchment.errors import CatchmentError
 from collectors.rates import UNLIMITED, Rates
 from collectors.tenants import Sender
 
+_OF_PROXIES = frozenset(("forwarded", "via", "x-real-ip"))
+_OF_PROXIES_PREFIXES = ("x-forwarded-", "x-envoy-")
+
 
 class Unauthenticated(CatchmentError):
     """The sender is not known: answer 401, UNAUTHENTICATED."""
@@ -108,6 +111,11 @@ class Admit:
         if len(known) > 1:
             raise Unauthenticated("the certificate has names of several senders")
         return next(iter(known), None)
+
+
+def is_forwarded(names: Iterable[str]) -> bool:
+    """Whether the names of a request's headers, in lower case, have one that proxies add."""
+    return any(name in _OF_PROXIES or name.startswith(_OF_PROXIES_PREFIXES) for name in names)
 
 
 @lru_cache(maxsize=4096)

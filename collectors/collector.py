@@ -156,9 +156,9 @@ class Collector:
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stop``; then answer what is in hand, flush once more and forward."""
         config = self._config
-        tenants = TenantsFile(config.tenants, log.info) if config.tenants is not None else None
-        certificates = Certificates(config.tls, log.info) if config.tls.is_on else None
+        tenants, certificates = self._watched()
         admit = self._admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
+        self._intake.unpacked = lambda tenant, more_bytes: admit.rates.pay(tenant, "bytes", more_bytes)
         scraper = self._scraper(admit)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
@@ -196,6 +196,18 @@ class Collector:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _watched(self) -> tuple[TenantsFile | None, Certificates | None]:
+        """The files of who may send, which are read again when they change."""
+        config, refused = self._config, OwnMetric.FILES_REFUSED
+        tenants = certificates = None
+        if config.tenants is not None:
+            tenants = TenantsFile(config.tenants, log.info, log.warning)
+            self._telemetry.read_from(refused, lambda: tenants.is_refused, "tenants")
+        if config.tls.is_on:
+            certificates = Certificates(config.tls, log.info, refuse=log.warning)
+            self._telemetry.read_from(refused, lambda: certificates.is_refused, "tls")
+        return tenants, certificates
 
     def _scraper(self, admit: Admit) -> Scraper | None:
         """What scrapes, if anything is to be; says what its file asks for in vain."""

@@ -62,7 +62,15 @@ def to_protobuf(received: Received, uncompressed_bytes_max: int) -> bytes:
         Invalid: it cannot be read.
         TooLarge: it is more than ``uncompressed_bytes_max`` bytes.
     """
-    plain = decompress(received.body, received.content_encoding, uncompressed_bytes_max)
+    return translated(received, decompress(received.body, received.content_encoding, uncompressed_bytes_max))
+
+
+def translated(received: Received, plain: bytes) -> bytes:
+    """The bytes that a request's decoder reads, of its body as decompressed.
+
+    Raises:
+        Invalid: it cannot be read.
+    """
     if received.content_type == PROTOBUF or received.content_type in FORMS:
         return plain
     if received.content_type == JSON:

@@ -29,7 +29,7 @@ from typing import TypeVar
 from catchment.crash import crash_point
 from catchment.errors import Bug, CatchmentError, Invalid, Reject
 from catchment.limits import Limits
-from collectors.content import TooLarge, to_protobuf
+from collectors.content import TooLarge, decompress, to_protobuf, translated
 from collectors.edge import Edge
 from collectors.inbox import Inbox
 from collectors.records import Outcome, Received
@@ -46,6 +46,8 @@ _BATCH_WORTH_BYTES = 4 << 20
 # Plain bytes that one batch begins with, and that one request may have without its points being counted first: a
 # hostile one of this size takes 250 MB decoded, an honest one of 10,000 points is smaller.
 _UNCOUNTED_BYTES_MAX = 5 << 19
+# About what deflate makes of zeros at most.
+_RATIO_OF_BROKEN = 1_000
 # More than any limit of a request.
 _REPLAYED_BYTES_MAX = 1 << 30
 
@@ -54,6 +56,7 @@ _REPLAYED_BYTES_MAX = 1 << 30
 class _Waiting:
     received: Received
     answer: asyncio.Future[Outcome]
+    unpacked_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -171,6 +174,8 @@ class EdgeIntake:
         self._writer = ThreadPoolExecutor(1, "inbox")
         self.commit_seconds: Callable[[float], None] = lambda seconds: None
         self.applied: Callable[[], None] = lambda: None
+        # Told of whom and by how many bytes a body was larger than what was received.
+        self.unpacked: Callable[[str, int], None] = lambda tenant, more_bytes: None
 
     async def submit(self, received: Received) -> Outcome:
         """See `collectors.records.Intake`."""
@@ -190,6 +195,8 @@ class EdgeIntake:
             return await waiting.answer
         finally:
             self._queue_bytes -= size
+            if waiting.unpacked_bytes > size:
+                self.unpacked(received.tenant, waiting.unpacked_bytes - size)
             # The future holds the error, and the error this frame: a circle around the body.
             del waiting
 
@@ -285,7 +292,7 @@ class EdgeIntake:
             if size > _UNCOUNTED_BYTES_MAX:
                 return self._stage(good, payloads), waiting[i:]
             try:
-                payload = to_protobuf(one.received, self._limits.request_bytes_uncompressed_max)
+                payload = translated(one.received, self._plain(one))
                 if len(payload) > _UNCOUNTED_BYTES_MAX and self._points(one, payload) > self._limits.request_points_max:
                     raise TooLarge(f"more than {self._limits.request_points_max} points in one request")
                 payloads.append(payload)
@@ -294,6 +301,15 @@ class EdgeIntake:
             except Invalid as error:
                 self._refuse(one, error)
         return self._stage(good, payloads), []
+
+    def _plain(self, one: _Waiting) -> bytes:
+        """The body decompressed, with a note of its size: of one that is broken, what it may have cost."""
+        received, bytes_max = one.received, self._limits.request_bytes_uncompressed_max
+        if received.content_encoding:
+            one.unpacked_bytes = min(bytes_max, _RATIO_OF_BROKEN * len(received.body))
+        plain = decompress(received.body, received.content_encoding, bytes_max)
+        one.unpacked_bytes = len(plain)
+        return plain
 
     def _points(self, one: _Waiting, payload: bytes) -> int:
         return self._pipeline.edge.count_points(one.received, payload)

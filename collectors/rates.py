@@ -6,7 +6,9 @@ Rules:
 2. A request is let in while no bucket of its tenant is empty, and pays when its size is known: a bucket may go below
    zero, by what was in hand at that moment. So the limit holds over time, and one large request is never stuck.
 3. Whoever is pushed back is told when all of its buckets have something again.
-4. What was refused for another reason has paid for its request and bytes: it has cost us as much.
+4. Bytes are those of bodies as unpacked, or a small one that unpacks to much would cost us much and its sender little:
+   as received they are paid at once, the rest when it is known (`EdgeIntake.unpacked`).
+5. What was refused for another reason has paid for its request and bytes: it has cost us as much.
 """
 
 from __future__ import annotations

@@ -123,13 +123,16 @@ class Tenants:
 class TenantsFile(WatchedFile[Tenants]):
     """A tenants file that is read again when it changes.
 
-    ``report`` is told in one line what a reload brought: that the file changed, or why it was not taken.
+    ``report`` is told in one line that a change was read, ``refuse`` why one was not taken (``report`` unless given).
     """
 
-    def __init__(self, path: str | Path, report: Callable[[str], None]) -> None:
-        super().__init__(
-            Path(path), Tenants.load, "tenants file", lambda tenants: f"{tenants.count} tokens and certificates", report
-        )
+    def __init__(
+        self, path: str | Path, report: Callable[[str], None], refuse: Callable[[str], None] | None = None
+    ) -> None:
+        def describe(tenants: Tenants) -> str:
+            return f"{tenants.count} tokens and certificates"
+
+        super().__init__(Path(path), Tenants.load, "tenants file", describe, report, refuse)
 
     def find(self, token: str) -> Sender | None:
         """The sender that a token speaks for, by the file in force."""

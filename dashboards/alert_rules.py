@@ -118,6 +118,14 @@ ALERTS = (
         "A child of `catchment up` dies again and again; its last words are in the log.",
     ),
     Alert(
+        "CatchmentFileRefused",
+        "catchment_files_refused > 0",
+        5,
+        "warning",
+        f"{_AT} cannot take the new {{{{ $labels.file }}}}",
+        "The file has a fault; what was read before it stays in force: an old certificate, old tokens.",
+    ),
+    Alert(
         "CatchmentDiskNearlyFull",
         "catchment_disk_free_ratio < 0.1",
         5,

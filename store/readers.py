@@ -118,10 +118,13 @@ class Readers:
 
 
 class ReadersFile(WatchedFile[Readers]):
-    """A readers file that is read again when it changes; ``report`` is told in one line what that brought."""
+    """A readers file that is read again when it changes; ``report`` and ``refuse`` are told what that brought."""
 
-    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
-        super().__init__(path, Readers.load, "readers file", lambda found: f"{len(found.by_name)} readers", report)
+    def __init__(self, path: Path, report: Callable[[str], None], refuse: Callable[[str], None] | None = None) -> None:
+        def describe(readers: Readers) -> str:
+            return f"{len(readers.by_name)} readers"
+
+        super().__init__(path, Readers.load, "readers file", describe, report, refuse)
 
 
 def _digest(secret: str) -> bytes:

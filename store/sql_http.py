@@ -13,6 +13,8 @@ Limits, each with its consequence:
    memory is at most ``queries_max`` × (query memory + result). A reader that takes longer than ``send_seconds_max``
    for an answer, or than ``request_seconds_max`` to send its request, is cut off.
 
+5. Connections beyond 512 are closed as they come (`HttpServer`).
+
 A reader that goes away does not stop its query; the time limit does. Errors carry ClickHouse's text, code header and
 HTTP status, so that clients classify them.
 """
@@ -27,13 +29,14 @@ import re
 import socket
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import uvicorn
 
+from catchment.http_server import HttpServer
 from store.access import admit
 from store.engine.port import Engine, EngineError
 from store.readers import Readers
@@ -53,6 +56,7 @@ _log = logging.getLogger(__name__)
 
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
 UNKNOWN_EXCEPTION = 1002
+_CONNECTIONS_MAX = 512
 _DISPLAY_NAME = "catchment"
 # What ClickHouse answers per error code (exceptionCodeToHTTPStatus); everything else is 500. 202 alone differs: 503
 # tells a client that it may come back.
@@ -139,7 +143,7 @@ async def serve(
         timeout_keep_alive=30,
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )
-    server = _Server(config)
+    server = HttpServer(config, _CONNECTIONS_MAX)
     serving = asyncio.ensure_future(server.serve(sockets=[sock]))
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -151,13 +155,6 @@ async def serve(
     finally:
         stopping.cancel()
         sock.close()
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process that this endpoint is a part of."""
-        yield
 
 
 class _Endpoint:

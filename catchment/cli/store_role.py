@@ -58,8 +58,11 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     topics = _topics(settings)
     quarantine = settings.folder / "quarantine"
     loader = Loader(log, engine, ledger, topics, quarantine_folder=quarantine)
-    readers = ReadersFile(settings.readers, _log.info) if settings.readers is not None else None
-    certificates = certificates_of(settings.sql.tls, _log.info, "sql.tls")
+    readers = None
+    if settings.readers is not None:
+        readers = ReadersFile(settings.readers, _log.info, _log.warning)
+        context.telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: readers.is_refused, "readers")
+    certificates = certificates_of(settings.sql.tls, _log, context.telemetry, "sql.tls")
     app = _Counted(make_app(engine, config=_endpoint(settings, readers)), context)
     listening: list[int] = []
     trouble: list[str] = []

@@ -62,7 +62,7 @@ class _Up:
 
     async def run(self) -> int:
         write(self._config, self._file)
-        certificates = certificates_of(self._config.status.tls, log.info, "status.tls")
+        certificates = certificates_of(self._config.status.tls, log, self._telemetry, "status.tls")
         server = StatusServer(
             Probes(self._supervisor.not_ready, self._metrics, self._reload, stalled=self._supervisor.stalled),
             None if certificates is None else certificates.context,

@@ -8,15 +8,13 @@ Rules:
 3. A body is held once, as received; one that grows beyond the limit is refused while it is read. A sender that does not
    finish its body in time is refused as well.
 4. A sender that hangs up while its request is being taken in changes nothing: the request is finished.
-5. Connections beyond `Limits.connections_max` are closed as they come: each is a file, and without files nothing works.
+5. Connections beyond `Limits.connections_max` are closed as they come (`HttpServer`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +23,14 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from catchment.errors import Invalid, Reject
-from collectors.admit import Admit
+from catchment.http_server import HttpServer
+from collectors.admit import Admit, is_forwarded
 from collectors.receive.http_answers import Refusal, Reply, Route, refusals, too_large
 from collectors.receive.otlp_route import OtlpRoute
 from collectors.receive.remote_write_route import RemoteWriteRoute
 from collectors.receive.serving import (
     ACCEPTED,
-    InFlight,
+    BODY_SECONDS_MAX,
     Limits,
     Observe,
     Serving,
@@ -40,6 +39,7 @@ from collectors.receive.serving import (
     too_many,
     unobserved,
 )
+from collectors.receive.shares import Shares
 from collectors.receive.tls import Certificates, names_of_peer
 from collectors.records import Intake, Received
 from collectors.tenants import Sender
@@ -53,10 +53,11 @@ _CERTIFICATE = "catchment.certificate"
 
 @dataclass(slots=True)
 class _Request:
-    """What is known of a request so far."""
+    """What is known of a request so far; ``taken_bytes`` is its part of what bodies may have together."""
 
     sender: Sender | None = None
     size_bytes: int = 0
+    taken_bytes: int = 0
 
 
 class _Disconnected(Exception):
@@ -77,14 +78,15 @@ class OtlpHttp:
         limits: Limits,
         observe: Observe = unobserved,
         *,
-        body_seconds_max: float = 30.0,
+        body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
         self._intake = intake
         self._observe = observe
         self._admit = admit
         self._limits = limits
         self._body_seconds_max = body_seconds_max
-        self._in_flight = InFlight()
+        self._in_flight = Shares(limits.requests_in_flight_max)
+        self._bodies_bytes = Shares(limits.intake_queue_bytes_max)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve one request."""
@@ -122,18 +124,17 @@ class OtlpHttp:
             request.sender = sender = self._admit.sender(
                 _text(headers.get(b"authorization")),
                 client[0] if client else "",
-                forwarded=b"x-forwarded-for" in headers or b"forwarded" in headers,
+                forwarded=is_forwarded(name.decode("latin-1") for name in headers),
                 certificate_names=scope.get("extensions", {}).get(_CERTIFICATE, {}).get("names"),
             )
             self._admit.rates.admit(sender.tenant)
         content_type, encoding = route.content(headers)
-        if self._in_flight.count >= self._limits.requests_in_flight_max:
+        if not self._in_flight.take(sender.tenant):
             with refusals():
                 raise too_many(self._limits)
-        self._in_flight.count += 1
         try:
             try:
-                body = await self._read(headers, receive, request)
+                body = await self._read(headers, receive, request, sender)
             finally:
                 self._admit.rates.pay(sender.tenant, "bytes", request.size_bytes)
             received = Received(
@@ -151,10 +152,12 @@ class OtlpHttp:
                 outcome = await submit(self._intake, self._admit.rates, received)
             return route.accepted(content_type, outcome)
         finally:
-            self._in_flight.count -= 1
-            self._in_flight.size_bytes -= request.size_bytes
+            self._in_flight.give(sender.tenant)
+            self._bodies_bytes.give(sender.tenant, request.taken_bytes)
 
-    async def _read(self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable, request: _Request) -> bytes:
+    async def _read(
+        self, headers: dict[bytes, bytes], receive: ASGIReceiveCallable, request: _Request, sender: Sender
+    ) -> bytes:
         """The body, refused as soon as it is known to be too large."""
         bytes_max = self._limits.request_bytes_max
         declared = headers.get(b"content-length", b"0")
@@ -169,14 +172,14 @@ class OtlpHttp:
                         raise _Disconnected
                     piece = event.get("body", b"")
                     request.size_bytes += len(piece)
-                    self._in_flight.size_bytes += len(piece)
                     if request.size_bytes > bytes_max:
                         raise too_large(bytes_max)
-                    if self._in_flight.size_bytes > self._limits.intake_queue_bytes_max:
+                    if not self._bodies_bytes.take(sender.tenant, len(piece), for_one=request.taken_bytes):
                         with refusals():
                             raise Reject(
                                 "too much is being received", retry_after_seconds=self._limits.retry_after_seconds
                             )
+                    request.taken_bytes += len(piece)
                     pieces.append(piece)
                     if not event.get("more_body", False):
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -207,20 +210,7 @@ async def _send(send: ASGISendCallable, reply: Reply) -> None:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection whose requests know the names in its certificate, if it is TLS and has one.
-
-    ``connections_max``: how many there may be; see `_bounded`.
-    """
-
-    connections_max: int
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A sender has connected: take it, or let it go at once."""
-        if len(self.connections) < self.connections_max:
-            super().connection_made(transport)
-        else:
-            self.transport = transport
-            transport.abort()
+    """A connection whose requests know the names in its certificate, if it is TLS and has one."""
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -228,27 +218,6 @@ class _Connection(HttpToolsProtocol):
         names = names_of_peer(self.transport.get_extra_info("peercert"))
         if names is not None:
             self.scope["extensions"] = {_CERTIFICATE: {"names": names}}
-
-
-def _bounded(connections_max: int) -> type[_Connection]:
-    """`_Connection` with a limit: the server makes each from its class and gives it nothing of ours."""
-    return type("_BoundedConnection", (_Connection,), {"connections_max": connections_max})
-
-
-class _Server(uvicorn.Server):
-    """A server inside another program's loop: signals are that program's affair."""
-
-    started_event: asyncio.Event
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets=sockets)
-        self.started_event.set()
 
 
 async def serve_http(
@@ -272,7 +241,7 @@ async def serve_http(
     listener = bind(address, "OTLP/HTTP")
     config = uvicorn.Config(
         OtlpHttp(intake, admit, limits, observe),
-        http=_bounded(limits.connections_max),
+        http=_Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -286,8 +255,7 @@ async def serve_http(
         timeout_graceful_shutdown=_STOP_SECONDS_MAX,
         ssl_context_factory=None if certificates is None else lambda *_: certificates.context,
     )
-    server = _Server(config)
-    server.started_event = asyncio.Event()
+    server = HttpServer(config, limits.connections_max)
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -301,7 +269,7 @@ async def serve_http(
             listener.close()
 
     done = asyncio.create_task(run())
-    started = asyncio.create_task(server.started_event.wait())
+    started = asyncio.create_task(server.listening.wait())
     await asyncio.wait((done, started), return_when=asyncio.FIRST_COMPLETED)
     if not started.done():
         started.cancel()

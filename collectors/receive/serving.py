@@ -20,6 +20,8 @@ from collectors.tenants import Sender
 
 _BACKLOG = 1024
 _RETRY_SECONDS = 5
+BODY_SECONDS_MAX = 30.0
+"""How long a sender may take for the body of a request."""
 
 
 class Limits(Protocol):
@@ -98,14 +100,6 @@ def reason_of(error: CatchmentError) -> str:
     return "pushed_back" if isinstance(error, (Reject, Retry)) else "internal_error"
 
 
-@dataclass(slots=True)
-class InFlight:
-    """How many requests a receiver has in hand, and what was read of their bodies."""
-
-    count: int = 0
-    size_bytes: int = 0
-
-
 async def submit(intake: Intake, rates: Rates, received: Received) -> Outcome:
     """Take a request in and let its tenant pay for the points: what is durable is paid for, whoever waits for it."""
     outcome = await intake.submit(received)
@@ -181,8 +175,8 @@ def retry_after_seconds(error: Reject | Retry) -> int:
 
 
 def too_many(limits: Limits) -> Reject:
-    """The answer to a request beyond `Limits.requests_in_flight_max`."""
+    """The answer to a request beyond a tenant's share of `Limits.requests_in_flight_max`."""
     return Reject(
-        f"more than {limits.requests_in_flight_max} requests in flight",
+        f"too many requests in flight: all tenants may have {limits.requests_in_flight_max}",
         retry_after_seconds=limits.retry_after_seconds,
     )

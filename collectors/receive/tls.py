@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from catchment.tls import Loaded, ServerCertificates
+from collectors.receive.common_names import common_names
 
 
 class Certificates(ServerCertificates):
@@ -59,7 +60,8 @@ def names_of_peer(certificate: Mapping[str, Any] | None) -> tuple[str, ...] | No
 
 def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...] | None:
     """The names of a certificate as gRPC's ``auth_context`` gives them; None where none was verified."""
-    if "x509_pem_cert" not in properties:
+    pem = next(iter(properties.get("x509_pem_cert", ())), None)
+    if pem is None:
         return None
-    found = [*properties.get("x509_common_name", ()), *properties.get("x509_subject_alternative_name", ())]
-    return tuple(dict.fromkeys(name.decode("utf-8", "surrogateescape") for name in found))
+    others = [name.decode("utf-8", "surrogateescape") for name in properties.get("x509_subject_alternative_name", ())]
+    return tuple(dict.fromkeys([*common_names(pem), *others]))

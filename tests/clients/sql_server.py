@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from catchment.config_tls import ListenTls
+from catchment.telemetry import Telemetry
 from catchment.tls import certificates_of
 from store.engine.chdb import ChdbEngine
 from store.sql_http import SqlEndpointConfig, make_app, serve
@@ -74,7 +76,7 @@ async def _main(folder: Path, config: dict[str, Any]) -> None:
         engine.execute(statement)
     limits = QueryLimits(**config.pop("limits", {}))
     files = ListenTls(**{key: Path(path) for key, path in config.pop("tls", {}).items()})
-    certificates = certificates_of(files, lambda line: print(line, file=sys.stderr), "sql.tls")
+    certificates = certificates_of(files, logging.getLogger(), Telemetry(), "sql.tls")
     app = make_app(engine, config=SqlEndpointConfig(limits=limits, **config))
     tls = None
     if certificates is not None:

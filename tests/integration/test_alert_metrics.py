@@ -28,7 +28,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
     jobs = folder / "prometheus.yml"
     job = {"job_name": "none", "scrape_interval": "1s", "static_configs": [{"targets": ["127.0.0.1:1"]}]}
     jobs.write_text(json.dumps({"scrape_configs": [job]}))
-    with Stack(folder, f"scrape: {{file: {jobs}}}\n") as stack:
+    (folder / "tenants.yaml").touch()
+    with Stack(folder, f"scrape: {{file: {jobs}}}\ntenants: {folder}/tenants.yaml\n") as stack:
         stack.start(*ROLES)
         stack.wait_ready(*ROLES)
         points = otlp.number(now(), 1.0), otlp.number(now(), float("nan"))

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -56,6 +58,26 @@ def test_http_connections_beyond_the_limit_are_closed_and_the_others_served() ->
                 if is_taken(late):
                     break
             assert time.monotonic() < deadline
+        for sender in senders:
+            sender.close()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_connections_count_before_their_tls_handshake(
+    tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Who connects to a TLS receiver and says nothing takes a place; beyond the limit it is hung up on at once."""
+    authority = Authority(tmp_path / "authority")
+    pair = authority.issue("server", FOR_SERVERS)
+    certificates = Certificates(ListenTls(pair.cert, pair.key), print)
+    with Receivers(RecordingIntake(), limits=FEW, certificates=certificates, new_loop=new_loop) as receivers:
+        senders = connected(receivers.http_port, 5)
+        for beyond in senders[3:]:
+            beyond.settimeout(5)
+            assert beyond.recv(1) == b""
+        context = ssl.create_default_context(cafile=authority.ca)
+        with context.wrap_socket(senders[0], server_hostname="127.0.0.1") as first:
+            assert is_taken(first)
         for sender in senders:
             sender.close()
 

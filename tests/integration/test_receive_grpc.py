@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import random
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 
 import grpc
 import pytest
@@ -18,9 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from catchment.errors import Bug, CatchmentError, Invalid, Reject
 from catchment.limits import Limits
 from collectors.admit import Admit
-from collectors.receive.otlp_grpc import peer_address, serve_grpc
+from collectors.receive.otlp_grpc import OtlpGrpc, peer_address, serve_grpc
 from collectors.records import Outcome
-from collectors.tenants import Tenants
+from collectors.tenants import Sender, Tenants
 from tests.integration.receivers import LOCAL, Receivers, RecordingIntake
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -70,6 +71,12 @@ def test_a_message_is_recorded_as_bytes(
     assert (received.tenant, received.labels, received.policy_version) == (LOCAL.tenant, LOCAL.labels, "policy-1")
 
 
+async def _silence() -> AsyncIterator[bytes]:
+    """The messages of a client that sends none."""
+    await asyncio.sleep(20)
+    yield b""
+
+
 def test_partial_success_says_how_many_and_why(intake: RecordingIntake, channel: grpc.Channel) -> None:
     """Rejected points are told in an OK answer."""
     intake.answers.append(Outcome(2, "too old"))
@@ -116,7 +123,62 @@ def test_tokens_name_the_tenant_and_wrong_ones_are_refused(intake: RecordingInta
     with pytest.raises(grpc.RpcError) as raised:
         export(channel, b"x", metadata=(("authorization", "Bearer wrong"),))
     assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.RpcError) as raised:
+        export(channel, b"x", metadata=(("authorization", "Bearer wrong"), ("authorization", "Bearer s3cret")))
+    assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.RpcError) as raised:
+        export(channel, b"x", metadata=(("x-forwarded-proto", "https"),))
+    assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert len(intake.received) == 1
+
+
+def test_unknown_senders_take_no_room_by_messages_that_do_not_come(
+    intake: RecordingIntake, channel: grpc.Channel
+) -> None:
+    """Who is not known is refused before the message is there, so that many of them keep nobody out."""
+    silent, rest = threading.Event(), iter(lambda: silent.wait(20) and b"", b"")
+    calls = [
+        channel.stream_unary(METHOD).future(rest, timeout=20, metadata=(("authorization", "Bearer wrong"),))
+        for _ in range(3 * SMALL.requests_in_flight_max)
+    ]
+    try:
+        codes = {error.code() for call in calls if (error := call.exception(10)) is not None}
+        assert codes == {grpc.StatusCode.UNAUTHENTICATED}
+        assert export(channel, b"x") == b""
+    finally:
+        silent.set()
+
+
+def test_a_message_that_does_not_come_is_pushed_back(intake: RecordingIntake) -> None:
+    """Who begins a call and sends no message in time is told to come back, and is in flight no more."""
+
+    observed: list[str] = []
+
+    async def scenario() -> None:
+        def observe(protocol: str, answer: str, size_bytes: int, sender: Sender | None) -> None:
+            observed.append(answer)
+
+        handler = OtlpGrpc(intake, Admit(None, LOCAL), SMALL, observe, message_seconds_max=0.1)
+        server = grpc.aio.server()
+        methods = {"Export": grpc.stream_unary_rpc_method_handler(handler.export)}
+        service = METHOD.split("/")[1]
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(SMALL.requests_in_flight_max + 1):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await channel.stream_unary(METHOD)(_silence(), timeout=20)
+                assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+                assert "not complete" in str(raised.value.details())
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await channel.stream_unary(METHOD)(iter(()), timeout=20)
+            assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert await channel.unary_unary(METHOD)(b"x", timeout=20) == b""
+        await server.stop(0)
+
+    asyncio.run(scenario())
+    assert observed == ["pushed_back"] * (SMALL.requests_in_flight_max + 1) + ["accepted"]
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])

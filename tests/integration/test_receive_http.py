@@ -154,6 +154,7 @@ def test_each_error_has_its_answer(
         (415, PROTOBUF | {"content-encoding": "gzip, gzip"}, "/v1/metrics", "POST"),
         (401, PROTOBUF | {"authorization": "Bearer wrong"}, "/v1/metrics", "POST"),
         (401, PROTOBUF | {"x-forwarded-for": "127.0.0.1"}, "/v1/metrics", "POST"),
+        (401, PROTOBUF | {"X-Real-IP": "127.0.0.1"}, "/v1/metrics", "POST"),
         (413, PROTOBUF | {"content-length": "1001"}, "/v1/metrics", "POST"),
     ],
 )

@@ -216,6 +216,8 @@ def test_names_of_two_senders_are_of_none(receivers: Receivers, authority: Autho
     """A certificate that bears the names of two senders is refused."""
     two = authority.issue("two", f"{FOR_CLIENTS}subjectAltName=URI:{SPIFFE}\n", subject="tokyo")
     assert both(receivers, authority.ca, two) == UNKNOWN
+    common = authority.issue("common", f"{FOR_CLIENTS}subjectAltName=URI:{SPIFFE}\n", subject="/CN=nobody/CN=tokyo")
+    assert both(receivers, authority.ca, common) == UNKNOWN
 
 
 def test_a_certificate_without_a_name_is_of_nobody(receivers: Receivers, authority: Authority) -> None:
@@ -327,13 +329,19 @@ def test_a_session_from_before_the_files_is_not_resumed(
 
 
 def test_files_with_a_fault_change_nothing(
-    receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair
+    files: ListenTls, intake: RecordingIntake, reports: list[str], authority: Authority, tokyo: Pair
 ) -> None:
-    """A certificate that is cut off is reported, and those before it stay in force."""
-    assert files.cert is not None
-    files.cert.write_bytes(files.cert.read_bytes()[:100])
-    _wait_for(reports, "stay in force")
-    assert both(receivers, authority.ca, tokyo) == ACCEPTED
+    """A certificate that is cut off is a warning until it is whole again, and those before it stay in force."""
+    certificates = Certificates(files, reports.append, refuse=lambda said: reports.append(f"refused: {said}"))
+    with Receivers(intake, tenants=TENANTS, certificates=certificates) as receivers:
+        assert files.cert is not None
+        whole = files.cert.read_bytes()
+        files.cert.write_bytes(whole[:100])
+        _wait_for(reports, "refused: ")
+        assert both(receivers, authority.ca, tokyo) == ACCEPTED and certificates.is_refused
+        files.cert.write_bytes(whole)
+        _wait_for(reports, "read")
+        assert not certificates.is_refused
 
 
 def _wait_for(reports: list[str], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import time
 import urllib.error
@@ -29,7 +30,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def collector(tmp_path: Path, file: Path) -> Iterator[Stack]:
     """A collector of that file."""
-    with Stack(tmp_path, f"tenants: {file}\n") as stack:
+    rates = "rates: [{tenant: packed, bytes_per_second: 10KiB, burst: 1s}]\n"
+    with Stack(tmp_path, f"tenants: {file}\n{rates}") as stack:
         stack.start("collector")
         stack.wait_ready("collector")
         yield stack
@@ -41,10 +43,11 @@ def tenant(*arguments: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-def status(collector: Stack, token: str) -> int:
+def status(collector: Stack, token: str, text: bytes = b"{}") -> int:
     """What a request with a token gets over HTTP."""
-    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"http://127.0.0.1:{collector.ports['otlp_http']}/v1/metrics", b"{}", headers)
+    headers = {"content-type": "application/json", "content-encoding": "gzip", "authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{collector.ports['otlp_http']}/v1/metrics"
+    request = urllib.request.Request(url, gzip.compress(text), headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)
@@ -63,7 +66,9 @@ def becomes(collector: Stack, expected: dict[str, int]) -> None:
 
 @pytest.mark.slow
 def test_credentials_come_and_go_while_a_collector_runs(collector: Stack, file: Path) -> None:
-    """Added and rotated tokens get 200, removed ones 401, within the time that the file is read again."""
+    """Added and rotated tokens get 200, removed ones 401, within the time that the file is read again; who is new has
+    its rate, of bytes as unpacked.
+    """
     assert status(collector, "unknown") == 401
     first = tenant("add", "acme", "tokyo-1", "--label", "zone=a", "--file", file)
     becomes(collector, {first: 200, "unknown": 401})
@@ -74,4 +79,7 @@ def test_credentials_come_and_go_while_a_collector_runs(collector: Stack, file: 
     becomes(collector, {first: 401, second: 200, other: 200})
     tenant("remove", "acme", "tokyo-1", "--file", file)
     becomes(collector, {first: 401, second: 401, other: 200})
+    packed = tenant("add", "packed", "kobe-1", "--file", file)
+    becomes(collector, {packed: 200})
+    assert [status(collector, packed, b"{" + b" " * 100_000 + b"}") for _ in range(2)] == [200, 429]
     assert file.read_text().startswith("# nobody yet\n")

@@ -68,6 +68,14 @@ CASES = {
         63,
         "store at edge:13133 died 5 times within an hour",
     ),
+    "CatchmentFileRefused": _gauge(
+        "catchment_files_refused",
+        "0 1x60",
+        "0 1 1 1 1 0x60",
+        {**COLLECTOR, "file": "tls"},
+        6,
+        f"{_AT_EDGE} cannot take the new tls",
+    ),
     "CatchmentDiskNearlyFull": _gauge(
         "catchment_disk_free_ratio", "0.5 0.09x60", "0.1x60", STORE, 6, f"{_AT_STORE} has 9% of its disk left"
     ),

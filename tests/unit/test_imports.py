@@ -41,6 +41,7 @@ SHELLS = {
     "catchment/config_load.py": "reads the configuration file and the environment",
     "catchment/crash.py": "kills its own process where a fault test asks for it",
     "catchment/files.py": "syncs folders and looks whether files changed",
+    "catchment/http_server.py": "accepts the connections of our HTTP listeners",
     "catchment/log/": "the adapters of the Log port: SQLite and Kafka",
     "catchment/sql_client.py": "asks the SQL endpoint over HTTP",
     "catchment/status_http.py": "the status server's socket",

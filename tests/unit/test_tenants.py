@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catchment.errors import ConfigFaults
-from collectors.admit import Admit, Unauthenticated, is_loopback
+from collectors.admit import Admit, Unauthenticated, is_forwarded, is_loopback
 from collectors.tenants import Sender, Tenants, TenantsFile
 
 
@@ -127,6 +127,7 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(json.dumps([entry("old")]))
     reports: list[str] = []
+    refused: list[bool] = []
 
     async def told(count: int) -> None:
         async with asyncio.timeout(10):
@@ -134,16 +135,18 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
 
     async def scenario() -> None:
-        file = TenantsFile(path, reports.append)
+        file = TenantsFile(path, reports.append, lambda said: reports.append(f"refused: {said}"))
         watching = asyncio.create_task(file.watch(poll_seconds=0.02))
         assert file.find("old") is not None
         path.write_text(json.dumps([entry("new")]))
         await told(1)
         assert file.find("old") is None
         assert file.find("new") is not None
+        refused.append(file.is_refused)
         path.write_text("[{}]")
         await told(2)
         assert file.find("new") is not None
+        refused.append(file.is_refused)
         path.unlink()
         await told(3)
         assert file.find("new") is not None
@@ -152,10 +155,12 @@ def test_a_changed_file_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
         file.reload()
         await told(5)
         assert file.find("newest") is not None
+        refused.append(file.is_refused)
         watching.cancel()
 
     asyncio.run(scenario())
-    assert ["faults" in report for report in reports] == [False, True, True, False, False]
+    assert refused == [False, True, False]
+    assert [report.startswith("refused: ") for report in reports] == [False, True, True, False, False]
 
 
 LOCAL = Sender("default", "tokyo-1")
@@ -174,6 +179,14 @@ def test_other_peers_need_a_token(peer: str) -> None:
     assert not is_loopback(peer)
     with pytest.raises(Unauthenticated, match="token is needed"):
         Admit(TENANTS, LOCAL).sender(None, peer)
+
+
+def test_proxies_are_known_by_their_headers() -> None:
+    """What nginx, Envoy, Apache and Squid add marks a request as forwarded, and no header of a sender does."""
+    own = ["authorization", "content-type", "user-agent", "x-scope-orgid", "grpc-accept-encoding"]
+    assert not is_forwarded(own)
+    for name in ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via", "x-envoy-external-address"):
+        assert is_forwarded([*own, name]), name
 
 
 def test_a_forwarded_request_is_not_local() -> None:
