@@ -127,8 +127,9 @@ def answer(
     )
     if scope is not None and is_leakproof(statement, tree, request.parameters):
         settings["query_plan_filter_push_down"] = "1"
-    if tables == {"system.settings"}:
-        # Clients read there which settings they may send; under readonly=1 the engine would say none.
+    if tables == {"system.settings"} and not statement.inner_settings:
+        # Clients read there which settings they may send; under readonly=1 the engine would say none. Nothing else may
+        # be within reach, nor any SETTINGS: under readonly=2 those of a subquery would hold beside the locked ones.
         settings["readonly"] = "2"
     if output == "Native" and request.revision > 0:
         columns = _columns(ask, statement)
