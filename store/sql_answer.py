@@ -11,7 +11,7 @@ from store.ddl import TABLES_DATABASE, VIEWS_DATABASE
 from store.engine.port import Engine, EngineError, Result
 from store.leakproof import is_leakproof
 from store.reader_scope import REFUSED_SETTINGS, Inventory, Scope
-from store.sql_guard import Statement, parse, words
+from store.sql_guard import Statement, check_parameters, parse, words
 from store.sql_request import SqlRequest
 from store.sql_settings import QueryLimits, engine_settings
 from store.sql_tree import check_database, check_tree
@@ -104,6 +104,7 @@ def answer(
         EngineError: the guard's, the engine's, or a limit's.
     """
     statement = parse(request.query)
+    check_parameters(statement, request.parameters)
     check_database(request.database)
     scope = None if tenants is None else Scope(tenants, catalogue.inventory)
     refused = frozenset() if scope is None else REFUSED_SETTINGS

@@ -18,7 +18,7 @@ The engine then runs it with ``readonly=1``, the second wall.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from store.engine.port import EngineError
@@ -259,8 +259,8 @@ def _check_tokens(tokens: list[Token], kind: str) -> None:
         following = tokens[index + 1] if index + 1 < len(tokens) else Token("symbol", "", 0, 0)
         if token.is_word("into") and following.is_word("outfile"):
             raise refuse(READONLY, "Cannot execute query in readonly mode: INTO OUTFILE is not allowed.")
-        if token.kind == "quoted" and "\\" in token.text:
-            raise refuse(SYNTAX_ERROR, f"Syntax error: escape in a quoted name {token.text}")
+        if token.kind == "quoted" and ("\\" in token.text or "\n" in token.text):
+            raise refuse(SYNTAX_ERROR, f"Syntax error: escape or line feed in a quoted name {token.text}")
         if token.kind in ("word", "quoted") and following.text == "(":
             check_function(_unquote(token.text))
         if token.is_word("apply"):
@@ -274,6 +274,18 @@ def _check_tokens(tokens: list[Token], kind: str) -> None:
                 )
             if token.kind in ("word", "quoted") and _unquote(token.text).lower() == "default":
                 raise refuse(ACCESS_DENIED, "Database default is not served; use catchment.")
+
+
+def check_parameters(statement: Statement, parameters: Mapping[str, str]) -> None:
+    """Refuse a name of several lines: the tree has a line for each node, and others would be put into it.
+
+    Raises:
+        EngineError: 62.
+    """
+    if any("\n" in value for value in parameters.values()) and any(
+        token.is_word("identifier") for token in tokenize(statement.sql)
+    ):
+        raise refuse(SYNTAX_ERROR, "Syntax error: line feed in a parameter beside an Identifier")
 
 
 def check_function(name: str) -> None:

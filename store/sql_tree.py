@@ -3,8 +3,8 @@
 A tree passes when its root reads, when it names only served databases and system tables, when it calls no function of
 `store.sql_guard.DENIED_FUNCTIONS`, and no table function but those of `TABLE_FUNCTIONS`.
 
-``EXPLAIN AST`` prints a node a line, indented by its depth: its kind, its name, ``(alias …)``, ``(children n)``. A name
-that holds a line feed can only add lines, never hide the node that it belongs to.
+``EXPLAIN AST`` prints a node a line, indented by its depth: its kind, its name, ``(alias …)``, ``(children n)``. Names
+with a line feed, which would add lines and move those after them, are refused before (`store.sql_guard`).
 """
 
 from __future__ import annotations

@@ -243,6 +243,8 @@ REFUSED = [
     "SELECT * FROM {hidden:Identifier}.drops",
     "SELECT * FROM {hidden:Identifier}.{hiddentable:Identifier}",
     "SELECT * FROM {qualified:Identifier}",
+    'SELECT number AS "a\n X", "a\n X" IN catchment_data FROM numbers(1)',
+    "SELECT 1 AS {lines:Identifier}, {lines:Identifier} IN metrics_cluster_1m",
     f"DESCRIBE {_TABLE}",
     f"DESCRIBE (SELECT * FROM {_TABLE})",
     f"SHOW CREATE TABLE {_TABLE}",
@@ -397,5 +399,6 @@ PARAMETERS = {
     "param_tenant": "zzz-foreign",
     "param_hidden": "catchment_data",
     "param_hiddentable": "drops",
+    "param_lines": "a\n X",
     "param_qualified": "catchment_data.drops",
 }

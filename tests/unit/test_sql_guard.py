@@ -112,6 +112,7 @@ def test_settings_are_read_to_their_end(more: str) -> None:
         ("DROP TABLE t", 164), ("(INSERT INTO t SELECT 1)", 164), ("INSERT INTO t FORMAT Native \udcff", 164),
         ("SELECT 1 INTO OUTFILE 'x'", 164), ("SELECT file('x')", 497), ("SELECT * APPLY(file)", 497),
         ("SHOW TABLES WHERE (1)", 497), ("EXISTS default.t", 497), ("SELECT `\\x61`", 62),
+        ("SELECT 1 AS `a\n X`, `a\n X` IN parts", 62),
     ],
 )  # fmt: skip
 def test_statements_are_refused_by_their_text(query: str, code: int) -> None:
