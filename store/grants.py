@@ -8,8 +8,8 @@ Rules:
    since others refer to them; policies are replaced. Users that left the file stay until somebody drops them.
 2. Nobody is granted anything before the policies are there: at no time does a reader see more than it may.
 3. Views run with the rights of who asks, so readers are granted the tables behind them, and the policies are on those.
-4. Policies are permissive, so they add up. Every reader of some tenants has the role `READER`, which has one that shows
-   nothing: a reader that was forgotten sees no row rather than all of them.
+4. Policies are permissive, so they add up. Every reader of some tenants has the role `READER_ROLE`, which has one that
+   shows nothing: a reader that was forgotten sees no row rather than all of them.
 5. The profile is the embedded endpoint's (`store.reader_scope.LOCKED`). A server cannot tell leakproof queries, so
    conditions are pushed below the views for nobody.
 """
@@ -20,11 +20,8 @@ from collections.abc import Iterator
 
 from store.ddl import VIEWS_DATABASE, tenant_tables
 from store.reader_scope import LOCKED, VIEWS, tenant_condition
-from store.readers import Reader, Readers
+from store.readers import OPERATOR_ROLE, READER_ROLE, Reader, Readers
 from store.sql_settings import QueryLimits
-
-READER = "catchment_reader"
-OPERATOR = "catchment_operator"
 
 
 def statements(readers: Readers, limits: QueryLimits) -> list[str]:
@@ -51,7 +48,7 @@ def _roles(limits: QueryLimits) -> Iterator[str]:
         for name, ceiling in ceilings.items()
     ]
     locked = [f"{name} = {value}" for name, value in LOCKED.items()]
-    for role, profile in ((OPERATOR, settings), (READER, [*settings, *locked])):
+    for role, profile in ((OPERATOR_ROLE, settings), (READER_ROLE, [*settings, *locked])):
         yield f"CREATE SETTINGS PROFILE IF NOT EXISTS {role}"
         yield f"ALTER SETTINGS PROFILE {role} SETTINGS {', '.join(profile)}"
         yield f"CREATE ROLE IF NOT EXISTS {role}"
@@ -67,15 +64,15 @@ def _users(readers: Readers) -> Iterator[str]:
 
 def _policies(readers: Readers) -> Iterator[str]:
     for table in tenant_tables():
-        yield _policy("catchment_nothing", table, "0", READER)
-        yield _policy("catchment_everything", table, "1", OPERATOR)
+        yield _policy("catchment_nothing", table, "0", READER_ROLE)
+        yield _policy("catchment_everything", table, "1", OPERATOR_ROLE)
         for name, reader in readers.by_name.items():
             if reader.tenants is not None:
                 yield _policy(f"reader_{name}", table, tenant_condition(reader.tenants), _identifier(name))
 
 
 def _grants(readers: Readers) -> Iterator[str]:
-    for role in (OPERATOR, READER):
+    for role in (OPERATOR_ROLE, READER_ROLE):
         for table in (*(f"{VIEWS_DATABASE}.{view}" for view in sorted(VIEWS)), *tenant_tables()):
             yield f"GRANT SELECT ON {table} TO {role}"
     for name, reader in readers.by_name.items():
@@ -87,7 +84,7 @@ def _grants(readers: Readers) -> Iterator[str]:
 
 def _roles_of(reader: Reader) -> tuple[str, str]:
     """The role that a reader has, and the one that it has not."""
-    return (OPERATOR, READER) if reader.tenants is None else (READER, OPERATOR)
+    return (OPERATOR_ROLE, READER_ROLE) if reader.tenants is None else (READER_ROLE, OPERATOR_ROLE)
 
 
 def _policy(name: str, table: str, condition: str, whom: str) -> str:

@@ -10,10 +10,13 @@ Rules:
 1. `LEAKPROOF` functions fail for no value of their arguments, only for their types; those of `OF_ONE` too, with one
    argument (a second one would be a time zone).
 2. Those of `ON_CONSTANTS` may stand where no column is beneath them; of `BY_CONSTANT`, where the second argument is a
-   literal.
+   literal. CAST makes the types of `_PLAIN_TYPE` only: with a Decimal even a comparison can overflow.
 3. Any function may stand in what the outermost SELECT lists, groups or sorts by: that is computed after the views. But
    not under a name that a condition uses, which would make it a part of the condition.
-4. What is not understood is not leakproof: kinds of nodes that are not in `_NODES`, and names or texts by which the
+4. `ARITHMETIC` on columns may not meet a tuple or an interval: ``window_start + (1, 2)`` is nothing that the index can
+   compare with its own values, and to add an interval to a text is to read it as a time, which most texts are not. So
+   ``window_start > now() - INTERVAL 1 HOUR`` is leakproof, ``window_start + INTERVAL 1 HOUR > now()`` is not.
+5. What is not understood is not leakproof: kinds of nodes that are not in `_NODES`, and names or texts by which the
    lines of the tree could be read in two ways.
 """
 
@@ -48,6 +51,13 @@ ON_CONSTANTS = words(
 )
 
 BY_CONSTANT = words("like notlike ilike notilike arrayelement tupleelement")
+
+ARITHMETIC = words("plus minus multiply divide negate abs")
+
+_PLAIN_TYPE = re.compile(
+    r"'(?:(?:Nullable|LowCardinality|Array)\()*"
+    r"(?:String|U?Int(?:8|16|32|64)|Float(?:32|64)|Bool|Date|(?:Date32|DateTime|DateTime64)(?:\([\w ,/'+\\-]*\))?)\)*'"
+)
 
 _NODES = words(
     "SelectWithUnionQuery SelectIntersectExceptQuery SelectQuery ExpressionList Function Identifier Literal Asterisk "
@@ -136,19 +146,51 @@ _OUTERMOST = ["SelectWithUnionQuery", "ExpressionList", "SelectQuery"]
 
 
 def _conditions_hold(nodes: Sequence[Node]) -> bool:
-    """Rules 1 to 3."""
-    failing = [node for node in nodes if node.head == "Function" and not _cannot_fail(node)]
-    if not failing:
-        return True
-    if not all(node.is_listed for node in failing):
+    """Rules 1 to 4."""
+    functions = [node for node in nodes if node.head == "Function"]
+    failing = [node for node in functions if not _cannot_fail(node)]
+    if _may_be_conditions(_tuples_and_intervals(nodes), nodes):
+        failing += [node for node in functions if node.name.lower() in ARITHMETIC and node.reads]
+    return not _may_be_conditions(failing, nodes)
+
+
+def _may_be_conditions(some: Sequence[Node], nodes: Sequence[Node]) -> bool:
+    """Whether some of the nodes may be a part of a condition: are not listed, or have a name that a condition uses."""
+    if not some:
         return False
+    # A literal's line does not tell its name from its text.
+    if not all(node.is_listed and " (alias " not in node.name for node in some):
+        return True
     used = {node.name.rpartition(".")[2] for node in nodes if node.head == "Identifier" and not node.is_listed}
-    return not used & _tainted([node for node in nodes if node.is_listed], {id(node) for node in failing})
+    return not used.isdisjoint(_tainted([node for node in nodes if node.is_listed], {id(node) for node in some}))
+
+
+def _tuples_and_intervals(nodes: Sequence[Node]) -> list[Node]:
+    """What makes a tuple or an interval, but for what has no name and is a side of IN."""
+    sides = {
+        id(side)
+        for node in nodes
+        if node.head == "Function" and node.name.lower() in ("in", "notin")
+        for arguments in node.children
+        for side in arguments.children
+        if not side.alias and " (alias " not in side.name
+    }
+    return [
+        node
+        for node in nodes
+        if id(node) not in sides
+        and (
+            (node.head == "Literal" and node.name.startswith("Tuple_"))
+            or (node.head == "Function" and node.name.lower().startswith(("tuple", "tointerval")))
+        )
+    ]
 
 
 def _cannot_fail(function: Node) -> bool:
     name = function.name.lower()
     arguments = function.children[0].children if function.children else []
+    if name in ("cast", "_cast") and not (len(arguments) == 2 and _PLAIN_TYPE.fullmatch(arguments[1].name)):
+        return False
     if name in ON_CONSTANTS:
         return not function.reads
     if name in BY_CONSTANT:

@@ -12,7 +12,8 @@ the optimiser merges a reader's own conditions with the filter and may compute t
 3. Only views that are made of filtered tables are served, and system tables that tell nothing of anybody's data. The
    rest of `system` is filtered to nothing, should a way to it be found.
 4. What tells how much was read (summary, statistics, progress, EXPLAIN of plans, limits on what is read) is not told,
-   and no cache is shared.
+   no cache is shared, and joins are done as written: which side the planner takes first, by how many rows it would read
+   of everybody's, shows in the order of the answer.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ LOCKED = {
     "query_plan_filter_push_down": "0",
     "enable_join_runtime_filters": "0",
     "use_top_k_dynamic_filtering": "0",
+    "query_plan_join_swap_table": "false",
+    "query_plan_optimize_join_order_limit": "0",
+    "collect_hash_table_stats_during_aggregation": "0",
+    "collect_hash_table_stats_during_joins": "0",
+    "use_hash_table_stats_for_join_reordering": "0",
     "optimize_trivial_count_query": "0",
     "optimize_use_projections": "0",
     "optimize_use_implicit_projections": "0",

@@ -17,7 +17,9 @@ Rules:
 1. A password counts beside its reader's name; a token stands alone, as a bearer token, or in place of a password.
 2. ``tenants`` are names, or globs with ``*`` and ``?``; ``all: true`` is an operator, who sees everything. One of them.
 3. A reader may have several entries (rotation); all of them say the same of what it sees.
-4. Wrong names and wrong passwords take the same time, and the answer does not tell them apart.
+4. No secret is empty: its digest in the file is that of a variable which was not set. No reader has a role's name
+   (`ROLES`): a server's grants and policies name users and roles alike.
+5. Wrong names and wrong passwords take the same time, and the answer does not tell them apart.
 """
 
 from __future__ import annotations
@@ -39,6 +41,12 @@ _GLOB = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _KEYS = ("name", "password_sha256", "token_sha256", "tenants", "all")
 _SECRETS = ("password_sha256", "token_sha256")
+READER_ROLE = "catchment_reader"
+OPERATOR_ROLE = "catchment_operator"
+ROLES = (READER_ROLE, OPERATOR_ROLE)
+"""The roles of readers of some tenants and of operators on a ClickHouse server (`store.grants`)."""
+
+_EMPTY = hashlib.sha256().hexdigest()
 _TENANTS_MAX = 1000
 _FAULTS_SHOWN_MAX = 100
 
@@ -139,6 +147,8 @@ def _faults_of(entry: Any) -> list[str]:
     name = entry.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         faults.append("name: must be 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    elif name in ROLES:
+        faults.append(f"name: {name} is a role on a ClickHouse server; take another name")
     given = [key for key in _SECRETS if key in entry]
     if len(given) != 1:
         faults.append("an entry has either password_sha256 or token_sha256; make an entry for each")
@@ -147,6 +157,7 @@ def _faults_of(entry: Any) -> list[str]:
         for key in given
         if not isinstance(entry[key], str) or not _DIGEST.fullmatch(entry[key])
     ]
+    faults += [f"{key}: is the digest of an empty text" for key in given if str(entry[key]).lower() == _EMPTY]
     return faults + _tenant_faults(entry)
 
 

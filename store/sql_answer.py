@@ -11,7 +11,7 @@ from store.ddl import TABLES_DATABASE, VIEWS_DATABASE
 from store.engine.port import Engine, EngineError, Result
 from store.leakproof import is_leakproof
 from store.reader_scope import REFUSED_SETTINGS, Inventory, Scope
-from store.sql_guard import Statement, parse, words
+from store.sql_guard import Statement, check_parameters, parse, words
 from store.sql_request import SqlRequest
 from store.sql_settings import QueryLimits, engine_settings
 from store.sql_tree import check_database, check_tree
@@ -104,6 +104,7 @@ def answer(
         EngineError: the guard's, the engine's, or a limit's.
     """
     statement = parse(request.query)
+    check_parameters(statement, request.parameters)
     check_database(request.database)
     scope = None if tenants is None else Scope(tenants, catalogue.inventory)
     refused = frozenset() if scope is None else REFUSED_SETTINGS
@@ -127,8 +128,9 @@ def answer(
     )
     if scope is not None and is_leakproof(statement, tree, request.parameters):
         settings["query_plan_filter_push_down"] = "1"
-    if tables == {"system.settings"}:
-        # Clients read there which settings they may send; under readonly=1 the engine would say none.
+    if tables == {"system.settings"} and not statement.inner_settings:
+        # Clients read there which settings they may send; under readonly=1 the engine would say none. Nothing else may
+        # be within reach, nor any SETTINGS: under readonly=2 those of a subquery would hold beside the locked ones.
         settings["readonly"] = "2"
     if output == "Native" and request.revision > 0:
         columns = _columns(ask, statement)

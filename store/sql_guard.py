@@ -9,7 +9,8 @@ The engine in this process may write and may read local files, and its own ``rea
    nothing): there a name stands as the engine understood it, whatever its spelling.
 3. SHOW and EXISTS, whose tree hides their conditions, may not contain brackets at all.
 4. The trailing SETTINGS are cut off and returned, so that nobody's SETTINGS stand beside the locked ones; inner ones
-   are returned, too, and counted against the tree, so that no spelling of them is overlooked.
+   are returned, too, and counted against the tree, so that no spelling of them is overlooked. A clause must be read to
+   its very end: the engine knows more spellings (``SETTINGS a = 1, b``, ``SETTINGS a = 1., b = 2``).
 
 The engine then runs it with ``readonly=1``, the second wall.
 """
@@ -17,7 +18,7 @@ The engine then runs it with ``readonly=1``, the second wall.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from store.engine.port import EngineError
@@ -57,6 +58,8 @@ _WRITES = words(
     "restore move undrop delete update check watch begin commit rollback execute copy replace import assume parallel "
     "prune"
 )
+# What may follow a SETTINGS clause.
+_AFTER_SETTINGS = words(") format settings union intersect except")
 # What bytes that are not UTF-8 were decoded to.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -110,6 +113,9 @@ _TOKEN = re.compile(
 )
 
 
+_COMMENT_MARK = re.compile(r"/\*|\*/")
+
+
 def tokenize(sql: str) -> Iterator[Token]:
     """The significant tokens of a text, one by one.
 
@@ -138,11 +144,11 @@ def tokenize(sql: str) -> Iterator[Token]:
 
 def _end_of_comment(sql: str, start: int) -> int:
     """Where the comment that opens at ``start`` ends; comments nest, as the engine's do."""
-    depth, position = 1, start + 2
-    for mark in re.finditer(r"/\*|\*/", sql[position:]):
+    depth = 1
+    for mark in _COMMENT_MARK.finditer(sql, start + 2):
         depth += 1 if mark.group() == "/*" else -1
         if depth == 0:
-            return position + mark.end()
+            return mark.end()
     raise refuse(SYNTAX_ERROR, f"Syntax error: failed at position {start + 1}: multiline comment is not closed")
 
 
@@ -182,10 +188,10 @@ def _refuse_write(first: Token) -> None:
 
 
 def _cut_tail(tokens: list[Token]) -> tuple[list[Token], str, dict[str, str]]:
-    """Take FORMAT and SETTINGS, in any order, off the end of a statement."""
+    """Take FORMAT and SETTINGS, in any order, off the end of a statement: one FORMAT, SETTINGS before and behind it."""
     output_format = ""
     settings: dict[str, str] = {}
-    while True:
+    for _ in range(3):
         if len(tokens) > 2 and tokens[-2].is_word("format") and tokens[-1].kind == "word" and not output_format:
             output_format = tokens[-1].text
             tokens = tokens[:-2]
@@ -215,7 +221,7 @@ def _settings_at(tokens: list[Token], index: int) -> tuple[dict[str, str], int]:
     """The settings of the clause at ``index``, and the index behind it.
 
     Raises:
-        EngineError: 62, a value that is no literal.
+        EngineError: 62, a value that is no literal, or something behind it that may be more of the clause.
     """
     settings: dict[str, str] = {}
     index += 1
@@ -229,9 +235,12 @@ def _settings_at(tokens: list[Token], index: int) -> tuple[dict[str, str], int]:
         settings[name] = sign + _unquote(value.text)
         index = at + 1
         more = len(tokens) > index + 3 and tokens[index].text == "," and tokens[index + 2].text == "="
-        if not more or tokens[index + 1].kind not in ("word", "quoted"):
-            return settings, index
-        index += 1
+        if more and tokens[index + 1].kind in ("word", "quoted"):
+            index += 1
+            continue
+        if index < len(tokens) and tokens[index].text.lower() not in _AFTER_SETTINGS:
+            raise refuse(SYNTAX_ERROR, "Syntax error: settings must be written as SETTINGS name = value, name = value")
+        return settings, index
 
 
 def _unquote(text: str) -> str:
@@ -250,8 +259,8 @@ def _check_tokens(tokens: list[Token], kind: str) -> None:
         following = tokens[index + 1] if index + 1 < len(tokens) else Token("symbol", "", 0, 0)
         if token.is_word("into") and following.is_word("outfile"):
             raise refuse(READONLY, "Cannot execute query in readonly mode: INTO OUTFILE is not allowed.")
-        if token.kind == "quoted" and "\\" in token.text:
-            raise refuse(SYNTAX_ERROR, f"Syntax error: escape in a quoted name {token.text}")
+        if token.kind == "quoted" and ("\\" in token.text or "\n" in token.text):
+            raise refuse(SYNTAX_ERROR, f"Syntax error: escape or line feed in a quoted name {token.text}")
         if token.kind in ("word", "quoted") and following.text == "(":
             check_function(_unquote(token.text))
         if token.is_word("apply"):
@@ -265,6 +274,18 @@ def _check_tokens(tokens: list[Token], kind: str) -> None:
                 )
             if token.kind in ("word", "quoted") and _unquote(token.text).lower() == "default":
                 raise refuse(ACCESS_DENIED, "Database default is not served; use catchment.")
+
+
+def check_parameters(statement: Statement, parameters: Mapping[str, str]) -> None:
+    """Refuse a name of several lines: the tree has a line for each node, and others would be put into it.
+
+    Raises:
+        EngineError: 62.
+    """
+    if any("\n" in value for value in parameters.values()) and any(
+        token.is_word("identifier") for token in tokenize(statement.sql)
+    ):
+        raise refuse(SYNTAX_ERROR, "Syntax error: line feed in a parameter beside an Identifier")
 
 
 def check_function(name: str) -> None:

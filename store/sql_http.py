@@ -6,7 +6,8 @@ settings (`store.sql_settings`) → engine, in a thread (`store.sql_answer`) →
 Limits, each with its consequence:
 
 1. ``queries_max`` run or are being sent at once; ``queue_max`` more wait, for ``queue_seconds_max``; beyond: 503, code
-   202. A place is taken before the body is read, so that bodies are bounded, too.
+   202. A place is taken before the body is read, so that bodies are bounded, too. A reader of some tenants has at most
+   half of both (`store.places`).
 2. ``request_bytes_max`` for the URL and for the body, as sent and after decompression: 413, code 170.
 3. `QueryLimits` per query: codes 241 (memory), 159 (time), 396 (result size). The engine goes on.
 4. A result is held whole, once, and sent in pieces of 1 MiB at the reader's pace, each encoded when it is due. So
@@ -29,7 +30,7 @@ import re
 import socket
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ import uvicorn
 from catchment.http_server import HttpServer
 from store.access import admit
 from store.engine.port import Engine, EngineError
+from store.places import TOO_MANY_SIMULTANEOUS_QUERIES, Places
 from store.readers import Readers
 from store.sql_answer import Answer, Catalogue, answer, read_catalogue
 from store.sql_request import read_credentials, read_request, url_parameters
@@ -54,7 +56,6 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
-TOO_MANY_SIMULTANEOUS_QUERIES = 202
 UNKNOWN_EXCEPTION = 1002
 _CONNECTIONS_MAX = 512
 _DISPLAY_NAME = "catchment"
@@ -164,8 +165,7 @@ class _Endpoint:
         self._engine = engine
         self._config = config
         self._threads = ThreadPoolExecutor(config.queries_max, thread_name_prefix="sql")
-        self._places = asyncio.Semaphore(config.queries_max)
-        self._waiting = 0
+        self._places = Places(config.queries_max, config.queue_max, config.queue_seconds_max)
         self._catalogue: Catalogue | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -220,7 +220,7 @@ class _Endpoint:
         peer = scope["client"][0] if scope.get("client") else ""
         readers = config.readers() if config.readers is not None else None
         reader = admit(read_credentials(headers, parameters), peer, headers.get("host", ""), config.users, readers)
-        async with self._place():
+        async with self._places.place(reader):
             body = await self._body(receive)
             catalogue = await self._known()
             request = read_request(parameters, headers, body, bytes_max=config.request_bytes_max)
@@ -266,29 +266,6 @@ class _Endpoint:
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of ``queries_max`` places, after waiting for it if need be."""
-        refusal = EngineError(
-            TOO_MANY_SIMULTANEOUS_QUERIES,
-            "TOO_MANY_SIMULTANEOUS_QUERIES",
-            f"Too many simultaneous queries. Maximum: {self._config.queries_max}. Try again later.",
-        )
-        if self._places.locked() and self._waiting >= self._config.queue_max:
-            raise refusal
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._config.queue_seconds_max):
-                await self._places.acquire()
-        except TimeoutError:
-            raise refusal from None
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._places.release()
 
 
 class _Reply:

@@ -3,8 +3,8 @@
 A tree passes when its root reads, when it names only served databases and system tables, when it calls no function of
 `store.sql_guard.DENIED_FUNCTIONS`, and no table function but those of `TABLE_FUNCTIONS`.
 
-``EXPLAIN AST`` prints a node a line, indented by its depth: its kind, its name, ``(alias …)``, ``(children n)``. A name
-that holds a line feed can only add lines, never hide the node that it belongs to.
+``EXPLAIN AST`` prints a node a line, indented by its depth: its kind, its name, ``(alias …)``, ``(children n)``. Names
+with a line feed, which would add lines and move those after them, are refused before (`store.sql_guard`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def check_tree(
         bounds: of a reader that may not reach all that is served.
 
     Returns:
-        The names of all tables in it, with their databases.
+        The names of all tables in it, with their databases; of what may be a table on the right side of IN, too.
 
     Raises:
         EngineError: 164 (it would write), 497 (it reaches what is not served).
@@ -130,7 +130,7 @@ def check_tree(
             _check_identifier(node.name, bounds)
             if parent.children and grandparent.name.lower().endswith("in"):
                 # The right side of IN may be a table.
-                _check_table(node.name, database, bounds, or_column=True)
+                tables.add(_check_table(node.name, database, bounds, or_column=True))
         elif head == "Set" and not (statement.kind == "explain" and depth == 1):
             clauses += 1
         parent.children += 1

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from store.clusters import retire
 from store.readers import ReadersFile
 from store.sql_http import SqlEndpointConfig, make_app, serve
 from tests.integration.store_support import T0, Store, envelope_bytes, metric_row
@@ -85,16 +86,30 @@ def running(folder: Path, tenants: Sequence[str]) -> Iterator[ReaderServer]:
 
 
 def fill(store: Store, tenants: Sequence[str]) -> None:
-    """Load every lane's rows of ``tenants``, and merge them into one part a table, so that granules are shared."""
+    """Load every lane's rows of ``tenants``, and merge them into one part a table, so that granules are shared.
+
+    Clusters c2 are retired; tenants of `FOREIGN` have more rows, which are not merged.
+    """
     for tenant in tenants:
         for lane, rows in lanes_of(tenant).items():
             store.publish(lane, envelope_bytes(lane, rows, tenant=tenant, region=f"region-{tenant}"))
     store.load()
+    for tenant in tenants:
+        place = {"tenant": tenant, "region": f"region-{tenant}", "cluster": f"{tenant}-c2"}
+        retire(store.engine, **place, from_ns=(T0 + 300) * _NS, now_ns=T0 * _NS)
     tables = store.engine.query(
         "SELECT name FROM system.tables WHERE database = 'catchment_data' AND engine LIKE '%MergeTree'"
     )
     for table in tables.data.decode().split():
         store.engine.execute(f"OPTIMIZE TABLE catchment_data.{table} FINAL")
+    for tenant in (tenant for tenant in tenants if tenant in FOREIGN):
+        # Many more rows, in parts of their own: whoever estimates sizes of tables sees them.
+        store.engine.execute(
+            "INSERT INTO catchment_data.metrics_cluster SELECT row.* REPLACE (concat(row.cluster, '-late') AS cluster, "
+            "row.window_start + 60 * number AS window_start, toInt64(number) AS series_id) FROM "
+            f"(SELECT * FROM catchment_data.metrics_cluster WHERE tenant = '{tenant}' LIMIT 1) AS row "
+            "CROSS JOIN numbers(1, 1000) AS late"
+        )
 
 
 def lanes_of(tenant: str) -> dict[str, list[dict[str, Any]]]:
@@ -129,6 +144,11 @@ def lanes_of(tenant: str) -> dict[str, list[dict[str, Any]]]:
         for cluster in clusters
         for at in ats
     ]
+    cardinality = [
+        {"window_start_ns": T0 * _NS, "cluster": clusters[0], "metric": f"{word}.requests", "attribute": attribute}
+        | {"streams": base, "folded": base, "registers": [(register, 1 + base % 50) for register in range(base % 60)]}
+        for attribute in ("", f"{word}_attribute")
+    ]
     drop = {"tier": "collector", "lane": "metrics_cluster", "reason": f"{word}_reason", "unit": "points"}
     return {
         "metrics_cluster": cluster_rows,
@@ -136,6 +156,7 @@ def lanes_of(tenant: str) -> dict[str, list[dict[str, Any]]]:
         "totals": [{**place, "lane": "metrics_cluster", "points": base, "rows": base, "digest": base}],
         "drops": [{**place, **drop, "count": base}],
         "health": health,
+        "cardinality": cardinality,
     }
 
 

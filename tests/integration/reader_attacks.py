@@ -18,11 +18,17 @@ VIEWS = (
     "clusters",
     "control_totals",
     "pipeline_drops",
+    "cardinality_top",
 )
 COVERAGE = ("coverage_1m", "coverage_cluster_1m")
 # All that was expected up to now would be half a million windows.
 _SOON = "window_start < toDateTime('2026-01-05 02:00:00', 'UTC')"
 _M = "metrics_cluster_1m"
+# A whole row of somebody else's: IN takes a table by its bare name, which is not a table in the parser's tree.
+_FOREIGN_DROP = (
+    "('zzz-foreign', 'collector', 'cluster:zzz-foreign-c1', 'metrics_cluster', 'foreign_reason', 'points', "
+    "toDateTime('2026-01-05 00:00:00', 'UTC'), 60, 777000000)"
+)
 
 READS = [
     *(f"SELECT * FROM {view}" for view in VIEWS),
@@ -81,6 +87,9 @@ READS = [
     f"SELECT 'zzz-foreign' IN (SELECT tenant FROM {_M})",
     f"SELECT 'zzz-foreign-c1' GLOBAL IN (SELECT cluster FROM {_M})",
     "SELECT ('zzz-foreign', 'zzz-foreign-c1') IN (SELECT tenant, cluster FROM clusters)",
+    f"SELECT {_FOREIGN_DROP} IN pipeline_drops",
+    f"SELECT any({_FOREIGN_DROP} IN pipeline_drops) FROM system.settings",
+    "SELECT tenant, cluster, retired_at FROM clusters WHERE retired",
     f"SELECT 1 WHERE EXISTS (SELECT 1 FROM {_M} WHERE tenant = 'zzz-foreign')",
     (
         f"SELECT count() FROM clusters AS c WHERE EXISTS (SELECT 1 FROM {_M} AS m WHERE m.tenant != c.tenant AND "
@@ -191,6 +200,15 @@ ORACLES = [
             f"SELECT arrayMap(y -> intDiv(1, y != 'zzz-foreign-c1'), [cluster]), {{failing}} FROM {_M} ORDER BY ALL",
         )
     ),
+    # The planner swaps the sides of a join by the sizes of tables, and the order of rows tells it.
+    *(
+        f"SELECT groupArray((a.tenant, b.region)) FROM {left} AS a JOIN {right} AS b ON a.tenant = b.tenant "
+        "SETTINGS max_threads = 1"
+        for left, right in (
+            ("metrics_cluster_1h", _M),
+            ("metrics_cluster_1d", _M),
+        )
+    ),
     # The index is searched with a reader's condition on the bounds of everybody's granules.
     f"SELECT count() FROM {_M} WHERE accurateCast(toUInt32(window_start) - 1767571200, 'UInt16') > 5",
     *(
@@ -225,6 +243,8 @@ REFUSED = [
     "SELECT * FROM {hidden:Identifier}.drops",
     "SELECT * FROM {hidden:Identifier}.{hiddentable:Identifier}",
     "SELECT * FROM {qualified:Identifier}",
+    'SELECT number AS "a\n X", "a\n X" IN catchment_data FROM numbers(1)',
+    "SELECT 1 AS {lines:Identifier}, {lines:Identifier} IN metrics_cluster_1m",
     f"DESCRIBE {_TABLE}",
     f"DESCRIBE (SELECT * FROM {_TABLE})",
     f"SHOW CREATE TABLE {_TABLE}",
@@ -325,6 +345,17 @@ REFUSED = [
         )
     ),
     "SELECT * FROM (SELECT * FROM metrics_cluster_1m SETTINGS additional_table_filters = '{}')",
+    # Settings that only the engine sees, in a query of system.settings, which was run with readonly=2.
+    *(
+        f"SELECT (SELECT {_FOREIGN_DROP} IN pipeline_drops SETTINGS {settings}) FROM system.settings LIMIT 1"
+        for settings in (
+            "extremes = 1, join_use_nulls, additional_table_filters = '{}'",
+            "extremes = 1., additional_table_filters = '{}'",
+            "extremes = 1.e0, additional_table_filters = '{}'",
+            "join_use_nulls, additional_table_filters = '{}'",
+            "extremes = 1, additional_table_filters = DEFAULT",
+        )
+    ),
     "WITH x AS (SELECT * FROM clusters SETTINGS additional_table_filters = '{}') SELECT * FROM x",
     "SELECT * FROM clusters SETTINGS additional_table_filters = '{}' UNION ALL SELECT * FROM clusters",
     "SELECT (SELECT count() FROM clusters SETTINGS additional_table_filters = '{}')",
@@ -368,5 +399,6 @@ PARAMETERS = {
     "param_tenant": "zzz-foreign",
     "param_hidden": "catchment_data",
     "param_hiddentable": "drops",
+    "param_lines": "a\n X",
     "param_qualified": "catchment_data.drops",
 }

@@ -22,6 +22,8 @@ _INDEX_ORACLE = (
     "SELECT count() FROM metrics_cluster_1m WHERE accurateCast(toUInt32(window_start) - 1767571200, 'UInt16') > 5"
 )
 
+_TUPLE_ORACLE = "SELECT count() FROM metrics_cluster_1m WHERE window_start + (1, 2) > 0"
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
@@ -58,8 +60,11 @@ def test_the_filter_alone_lets_errors_tell(store: Store) -> None:
             store.engine.query(query, settings=alone)
         assert store.engine.query(query, settings=full).data.decode().strip().isdigit()
     pushed = {**full, "query_plan_filter_push_down": "1"}
-    with pytest.raises(EngineError):
-        store.engine.query(_INDEX_ORACLE, settings=pushed)
+    for query in (_INDEX_ORACLE, _TUPLE_ORACLE):
+        assert not is_leakproof(parse(query), tree(store, query), {})
+        assert store.engine.query(query, settings=full).data.decode().strip().isdigit()
+        with pytest.raises(EngineError):
+            store.engine.query(query, settings=pushed)
 
 
 def test_globs_match_what_they_say(store: Store) -> None:
@@ -116,6 +121,10 @@ LEAKPROOF = [
     "WITH x AS (SELECT cluster FROM clusters) SELECT a.unit FROM metrics_cluster_1m AS a JOIN x USING (cluster)",
     "SELECT row_number() OVER (PARTITION BY tenant ORDER BY window_start) FROM metrics_cluster_1m WHERE metric = 'x'",
     "SELECT accurateCast(sum, 'UInt8') AS small FROM metrics_cluster_1m WHERE metric = 'x' ORDER BY small",
+    "SELECT 1 FROM clusters WHERE (tenant, cluster) IN (('a', 'b'), ('c', 'd')) AND last_seen > now() - INTERVAL 1 DAY",
+    "SELECT groupArray((cluster, unit)) AS pairs FROM metrics_cluster_1m WHERE window_start > now() - INTERVAL 1 HOUR",
+    "SELECT 1 FROM clusters WHERE last_seen > CAST('2026-01-01 00:00:00', 'Nullable(DateTime64(3))')",
+    "SELECT 1 FROM clusters WHERE cluster IN CAST(['a'], 'Array(LowCardinality(Nullable(String)))')",
 ]
 NOT_LEAKPROOF = [
     "SELECT tenant FROM clusters QUALIFY count() OVER (PARTITION BY intDiv(1, cluster != 'x')) = 1",
@@ -140,6 +149,17 @@ NOT_LEAKPROOF = [
     "SELECT accurateCast(window_start, 'UInt8') AS `a) (alias b` FROM metrics_cluster_1m WHERE 1",
     "SELECT accurateCast(window_start, 'UInt8') AS x, 'a\n Function b' FROM metrics_cluster_1m WHERE x > 5",
     "SELECT 'a\\n Function b' FROM metrics_cluster_1m",
+    "SELECT 1 FROM metrics_cluster_1m WHERE window_start + (1, 2) > 0",
+    "SELECT (1, 2) AS t FROM metrics_cluster_1m WHERE window_start - t > 0",
+    "WITH tuple(toIntervalDay(1)) AS t SELECT 1 FROM metrics_cluster_1m WHERE toString(window_start + t) > '0'",
+    "SELECT 1 FROM (SELECT (1, 2) AS t, window_start FROM metrics_cluster_1m) WHERE window_start + t > 0",
+    "SELECT 1 FROM metrics_cluster_1m WHERE ((1, 2) AS t) IN ((1, 2)) AND window_start + t > 0",
+    "SELECT 1 FROM metrics_cluster_1m WHERE tenant + INTERVAL 1 DAY > now()",
+    "WITH INTERVAL 1 DAY AS d SELECT 1 FROM metrics_cluster_1m WHERE metric - d > now()",
+    "SELECT 1 FROM metrics_cluster_1m WHERE metric - (SELECT INTERVAL 1 DAY) > now()",
+    "SELECT 1 FROM metrics_cluster_1m WHERE window_start + CAST('(1)', 'Tuple(UInt8)') > 0",
+    "SELECT 1 FROM metrics_cluster_1m WHERE window_seconds > CAST('1', 'Decimal(38, 37)')",
+    "SELECT 1 FROM metrics_cluster_1m WHERE window_start > CAST('1', toTypeName(tenant))",
     "SELECT brandNewFunction(tenant) AS x FROM clusters WHERE x",
 ]
 

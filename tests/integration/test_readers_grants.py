@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from store.ddl import tenant_tables
-from store.grants import OPERATOR, READER, statements
+from store.grants import statements
 from store.reader_scope import LOCKED, VIEWS
-from store.readers import Readers
+from store.readers import OPERATOR_ROLE, READER_ROLE, Readers
 from store.sql_answer import read_catalogue
 from store.sql_settings import QueryLimits
 from tests.integration.store_support import Store
@@ -66,9 +66,9 @@ def test_policies_stand_on_every_table_behind_the_views(store: Store, file: Path
     for table in tenant_tables():
         policies = [statement for statement in found if f" ON {table} FOR SELECT USING " in statement]
         conditions = {re.split(r" USING | AS PERMISSIVE TO ", policy)[2]: policy for policy in policies}
-        assert set(conditions) == {READER, OPERATOR, "`grafana.x-y`"}
-        assert " USING 0 " in conditions[READER]
-        assert " USING 1 " in conditions[OPERATOR]
+        assert set(conditions) == {READER_ROLE, OPERATOR_ROLE, "`grafana.x-y`"}
+        assert " USING 0 " in conditions[READER_ROLE]
+        assert " USING 1 " in conditions[OPERATOR_ROLE]
         assert r" USING tenant IN ('acme') OR tenant LIKE 's\\_t-%' " in conditions["`grafana.x-y`"]
 
 
@@ -78,16 +78,16 @@ def test_nothing_is_granted_before_the_policies(file: Path) -> None:
     first = next(number for number, statement in enumerate(found) if statement.startswith("GRANT"))
     assert all(statement.startswith(("GRANT", "REVOKE")) for statement in found[first:])
     assert found[-4:] == [
-        f"REVOKE {OPERATOR} FROM `grafana.x-y`",
-        f"GRANT {READER} TO `grafana.x-y`",
-        f"REVOKE {READER} FROM `ops`",
-        f"GRANT {OPERATOR} TO `ops`",
+        f"REVOKE {OPERATOR_ROLE} FROM `grafana.x-y`",
+        f"GRANT {READER_ROLE} TO `grafana.x-y`",
+        f"REVOKE {READER_ROLE} FROM `ops`",
+        f"GRANT {OPERATOR_ROLE} TO `ops`",
     ]
     for view in VIEWS:
-        assert f"GRANT SELECT ON catchment.{view} TO {READER}" in found
+        assert f"GRANT SELECT ON catchment.{view} TO {READER_ROLE}" in found
     hashes = f"sha256_hash BY '{digest('a')}', sha256_hash BY '{digest('b')}'"
     assert f"ALTER USER `grafana.x-y` IDENTIFIED WITH {hashes}" in found
-    profile = next(statement for statement in found if statement.startswith(f"ALTER SETTINGS PROFILE {READER} "))
+    profile = next(statement for statement in found if statement.startswith(f"ALTER SETTINGS PROFILE {READER_ROLE} "))
     assert "SETTINGS readonly = 1, " in profile
     assert all(f"{name} = {value}" in profile for name, value in LOCKED.items())
     assert "max_execution_time = 60 MIN 1 MAX 300 CHANGEABLE_IN_READONLY" in profile

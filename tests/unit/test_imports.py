@@ -69,6 +69,7 @@ SHELLS = {
     "store/migrate.py": "runs DDL under a lock",
     "store/operations.py": "reads files of the quarantine and publishes them",
     "store/sql_http.py": "the SQL endpoint's socket",
+    "store/places.py": "who waits for a place at the SQL endpoint",
     "demo/": "a simulation that starts processes and sends over sockets",
 }
 

@@ -52,6 +52,8 @@ def test_a_file_says_who_reads_what(tmp_path: Path) -> None:
     [
         ({"name": "a b"}, "name: must be"),
         ({"name": None}, "name: must be"),
+        ({"name": "catchment_operator"}, "is a role on a ClickHouse server"),
+        ({"password_sha256": digest("").upper()}, "digest of an empty text"),
         ({"password_sha256": "hunter2"}, "password_sha256: must be 64 hex digits"),
         ({"token_sha256": "0" * 64}, "either password_sha256 or token_sha256"),
         ({"tenants": []}, "tenants: must be a list of 1 to"),

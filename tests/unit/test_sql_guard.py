@@ -98,6 +98,13 @@ def test_inner_settings_are_returned_and_stay() -> None:
     assert "a = 2" in statement.sql
 
 
+@pytest.mark.parametrize("more", [", b, c = 2", ", b", ".,  c = 2", ".e1, c = 2", ", (c) = 2", " c = 2", ", c.d = 2"])
+def test_settings_are_read_to_their_end(more: str) -> None:
+    """Spellings of further settings that only the engine knows are refused, not overlooked."""
+    assert code_of(f"SELECT (SELECT 1 SETTINGS a = 1{more})") == 62
+    assert code_of(f"SELECT 1 SETTINGS a = 1{more} UNION ALL SELECT 2") == 62
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
@@ -105,6 +112,7 @@ def test_inner_settings_are_returned_and_stay() -> None:
         ("DROP TABLE t", 164), ("(INSERT INTO t SELECT 1)", 164), ("INSERT INTO t FORMAT Native \udcff", 164),
         ("SELECT 1 INTO OUTFILE 'x'", 164), ("SELECT file('x')", 497), ("SELECT * APPLY(file)", 497),
         ("SHOW TABLES WHERE (1)", 497), ("EXISTS default.t", 497), ("SELECT `\\x61`", 62),
+        ("SELECT 1 AS `a\n X`, `a\n X` IN parts", 62),
     ],
 )  # fmt: skip
 def test_statements_are_refused_by_their_text(query: str, code: int) -> None:
