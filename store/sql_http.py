@@ -23,7 +23,6 @@ HTTP status, so that clients classify them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import re
