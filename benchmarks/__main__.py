@@ -6,8 +6,10 @@ from benchmarks.harness import run_alone
 
 MODULES = (
     "benchmarks.core",
+    "benchmarks.scrape",
     "benchmarks.remote_write",
     "benchmarks.edge",
+    "benchmarks.cardinality",
     "benchmarks.senders",
     "benchmarks.rollup",
     "benchmarks.loader",
