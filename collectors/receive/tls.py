@@ -6,12 +6,14 @@ A certificate's names are its common name and its alternative names (DNS, URI su
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import grpc
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from catchment.tls import Loaded, ServerCertificates
-from collectors.receive.common_names import common_names
 
 
 class Certificates(ServerCertificates):
@@ -65,3 +67,16 @@ def names_of_call(properties: Mapping[str, Sequence[bytes]]) -> tuple[str, ...] 
         return None
     others = [name.decode("utf-8", "surrogateescape") for name in properties.get("x509_subject_alternative_name", ())]
     return tuple(dict.fromkeys([*common_names(pem), *others]))
+
+
+@lru_cache(maxsize=4096)
+def common_names(pem: bytes) -> tuple[str, ...]:
+    """All common names of a certificate that was verified; none of one whose subject cannot be read.
+
+    gRPC tells one of them, OpenSSL all: a certificate with those of two senders is of neither, over whichever protocol.
+    """
+    try:
+        subject = x509.load_pem_x509_certificate(pem).subject
+        return tuple(str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+    except ValueError:
+        return ()

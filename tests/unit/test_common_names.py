@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.receive.common_names import common_names
-from collectors.receive.tls import names_of_peer
+from collectors.receive.tls import common_names, names_of_peer
 from tests.kafka.certificates import FOR_CLIENTS, Authority
 
 
