@@ -10,8 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from catchment.tls import Loaded, ServerCertificates
 
@@ -75,6 +73,10 @@ def common_names(pem: bytes) -> tuple[str, ...]:
 
     gRPC tells one of them, OpenSSL all: a certificate with those of two senders is of neither, over whichever protocol.
     """
+    # 14 MiB, which only senders with certificates cost.
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     try:
         subject = x509.load_pem_x509_certificate(pem).subject
         return tuple(str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME))
