@@ -23,18 +23,15 @@ from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
 from catchment.units import about, about_duration
-from collectors import life_table, policy_change, series_table
+from collectors import policy_change
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
-from collectors.catalog import Catalog
-from collectors.edge import Edge
 from collectors.flush import Flushed, Flusher
 from collectors.forward import Forwarder
 from collectors.heard import Heard
 from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
-from collectors.lives import Lives
 from collectors.open_files import connections_of, lift_open_files
 from collectors.policy import Policy
 from collectors.policy_change import PolicyChanges
@@ -43,7 +40,7 @@ from collectors.receive.otlp_grpc import serve_grpc
 from collectors.receive.otlp_http import serve_http
 from collectors.receive.serving import ACCEPTED
 from collectors.receive.tls import Certificates
-from collectors.seen import SeenPoints
+from collectors.restored import restored
 from collectors.state import StateFile
 from collectors.tenants import Sender, TenantsFile
 
@@ -101,22 +98,10 @@ class Collector:
         path = config.folder / "state.db"
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
-        catalog, lives = Catalog(limits), Lives(min(meta.known_since_ns, now_ns), limits.baseline_buckets_max)
-        places = series_table.restore(catalog, self._state.series())
-        life_table.restore(lives, self._state.lives())
-        seen = SeenPoints(limits.seen_points_max, min(meta.seen_horizon_ns, now_ns))
-        for segment in self._state.seen():
-            seen.restore(segment)
         history = policy_change.opened(self._state, config.policies)
-        self.edge = Edge(
-            limits,
-            Policy(history.in_force),
-            window_seconds=config.resolution_seconds,
-            catalog=catalog,
-            lives=lives,
-            seen=seen,
+        self.edge, places = restored(
+            self._state, meta, Policy(history.in_force), limits, window_seconds=config.resolution_seconds, now_ns=now_ns
         )
-        self.edge.remote.restore(self._state.writes())
         self._pipeline = Pipeline(self.edge, self._inbox, meta.consumed)
         self._flusher = Flusher(self.edge, self._state, meta, region=config.region, name=config.cluster.name)
         self._ladder = Ladder(self._state, limits, self._flusher.coarsen, now_ns)
@@ -149,7 +134,7 @@ class Collector:
         if config.tenants is None and places and self._own.cluster not in {cluster for _, cluster in places}:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
             # Its tenants say nothing of that: what is scraped may be another's than what anonymous senders send.
-            lives.known_since_ns = max(lives.known_since_ns, now_ns)
+            self.edge.lives.known_since_ns = max(self.edge.lives.known_since_ns, now_ns)
         log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
         self._register()
 
@@ -210,28 +195,24 @@ class Collector:
         return tenants, certificates
 
     def _scraper(self, admit: Admit) -> Scraper | None:
-        """What scrapes, if anything is to be; says what its file asks for in vain."""
+        """What scrapes, if anything is to be."""
         settings = self._config.scrape
         if settings.file is None:
             return None
         # Here, since the HTTP client takes 11 MiB, which most collectors do not need.
         from collectors.scrape.scraper import Scraper
 
-        sender = replace(self._own, tenant=settings.tenant)
         # A record holds more than the answer: what has ended since the one before.
         limits = self._config.limits
-        scraper = Scraper(
+        return Scraper(
             settings.file,
-            sender,
+            replace(self._own, tenant=settings.tenant),
             self._intake,
             self._telemetry,
             lambda: admit.policy_version,
             limits.request_bytes_uncompressed_max // 2,
             limits.request_points_max // 2,
         )
-        for line in scraper.unsupported:
-            log.warning("%s: %s", settings.file, line)
-        return scraper
 
     def not_ready(self) -> list[str]:
         """Why the collector should get no traffic; empty while it takes all that is sent."""

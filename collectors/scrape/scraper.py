@@ -80,6 +80,8 @@ class Scraper:
         self._changed = asyncio.Event()
         self._running: dict[str, _Running] = {}
         self._file, self._seen = load(path)
+        self._is_refused = False
+        telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: self._is_refused, "scrape.file")
         self._telemetry = telemetry
         self._shared = Shared(
             submit=self._submit,
@@ -93,15 +95,12 @@ class Scraper:
         for state, is_down in (("up", False), ("down", True)):
             telemetry.read_from(OwnMetric.SCRAPE_TARGETS, lambda down=is_down: self._targets(down), state)  # type: ignore[misc]
 
-    @property
-    def unsupported(self) -> tuple[str, ...]:
-        """What the file asks for and is not done."""
-        return self._file.unsupported
-
     async def run(self, stop: asyncio.Event) -> None:
         """Scrape until ``stop``."""
         stopping = asyncio.create_task(stop.wait())
         watching = asyncio.create_task(self._watch(), name="scrape file")
+        for line in self._file.unsupported:
+            log.warning("%s: %s", self._path, line)
         try:
             await self._use(self._file)
             while not stop.is_set():
@@ -128,13 +127,15 @@ class Scraper:
             try:
                 loaded, self._seen = await asyncio.to_thread(load, self._path)
             except ConfigFaults as error:
+                self._is_refused = True
                 self._seen = await asyncio.to_thread(_look, self._seen)
                 log.warning("the scrape file has faults, the jobs before stay in force: %s", error)
             else:
+                self._is_refused = False
                 log.info("scrape file read", extra={"file": str(self._path), "jobs": len(loaded.jobs)})
                 self._file = loaded
                 for line in loaded.unsupported:
-                    log.warning("scrape file: %s", line)
+                    log.warning("%s: %s", self._path, line)
                 await self._use(loaded)
 
     async def _use(self, file: ScrapeFile) -> None:

@@ -318,10 +318,13 @@ def test_the_file_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
                 await scraping_.scrapes(1)
                 file.write_text("scrape_configs: [{job_name: x, scrape_intervall: 3s}]")
                 await scraping_.until(lambda: "did you mean scrape_interval?" in caplog.text)
+                refused = b'catchment_files_refused{file="scrape.file"} '
+                assert refused + b"1.0" in scraping_.telemetry.exposition()
                 await scraping_.scrapes(2)
                 # Another interval: the job is another, its target is not.
                 write(tmp_path, static(first.address, scrape_interval="300ms"), static(second.address, job_name="b"))
                 await scraping_.until(lambda: bool(second.asked))
+                assert refused + b"0.0" in scraping_.telemetry.exposition()
                 assert not any(record.ended for record in intake.records)
                 write(tmp_path, static(second.address, job_name="b"))
                 await scraping_.until(lambda: any(record.ended for record in intake.records))
