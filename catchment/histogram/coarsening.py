@@ -6,8 +6,17 @@ from typing import Final
 
 import numpy as np
 
-from catchment.histogram.addition import sum_by_group
-from catchment.histogram.keys import HALF, Bools, Histograms, Int64s, ordered_below, split
+from catchment.histogram.addition import canonical
+from catchment.histogram.keys import (
+    HALF,
+    Bools,
+    Histograms,
+    Int64s,
+    concat_histograms,
+    ordered_below,
+    split,
+    take_histograms,
+)
 
 # Steps of s(x), the bits of a float32: bounds are powers of 2, then of 16. The last leaves 8,192 intervals at most, and
 # no more than 256 where each begins as the one before it ends.
@@ -34,9 +43,11 @@ def coarsened(histograms: Histograms, intervals_max: int) -> tuple[Histograms, B
         if not len(over):
             break
         is_coarser[over] = True
-        of_row = np.repeat(np.isin(np.arange(rows), over), np.diff(histograms.offsets))
-        keys = np.where(of_row, _outward(histograms.keys, bits), histograms.keys)
-        histograms = sum_by_group(histograms.offsets, keys, histograms.counts, np.arange(rows), rows)
+        chosen = take_histograms(histograms, over)
+        coarser = canonical(chosen._replace(keys=_outward(chosen.keys, bits)))
+        order = np.arange(rows)
+        order[over] = rows + np.arange(len(over))
+        histograms = take_histograms(concat_histograms([take_histograms(histograms, np.arange(rows)), coarser]), order)
     return histograms, is_coarser
 
 

@@ -228,3 +228,6 @@ def test_few_intervals_are_left() -> None:
     assert is_coarser.all() and after.counts.sum() == len(keys)
     assert len(after.keys) <= 4096
     assert len(histogram.coarsened(one, 256)[0].keys) <= 256
+    # A part of a larger array begins and ends anywhere in it.
+    part = histogram.Histograms(np.array([7, 600]), one.keys, one.counts)
+    assert histogram.coarsened(part, 100)[0].counts.sum() == 593
