@@ -151,7 +151,7 @@ class Limits:
         4096,
         "intervals of one row's histogram, as of many senders with bounds of their own",
         unit="intervals",
-        consequence="widened to powers of 2 or of 16; counts and sums stay; counted as histogram_coarsened",
+        consequence="widened to a factor of 2 or of 16 each; counts and sums stay; counted as histogram_coarsened",
         least=256,
     )
     histogram_count_max: int = setting(

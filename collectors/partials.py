@@ -4,7 +4,8 @@ Rules:
 1. Rows are partials: what comes in several parts is merged now and then, so that a long flush stays about as small as
    its series, and merging costs each row a bounded number of times.
 2. What policy asks for in wider windows is widened here, so that all before it knows of one width only.
-3. Histograms of too many intervals get coarser as they are handed out: each flush would add others for ever.
+3. Histograms of too many intervals get coarser as they are handed out: each flush would add others for ever. Each time
+   is tallied, so a row that a failed flush puts back may be tallied again.
 4. Digests are by place, treatment and window: rows that leave apart have digests of just them.
 """
 
@@ -96,7 +97,9 @@ class Partials:
         coarser = pa.MapArray.from_arrays(
             pa.array(offsets.astype(np.int32)), pa.array(keys), pa.array(counts), type=maps.type
         )
-        return table.set_column(table.column_names.index("histogram"), "histogram", coarser)
+        at = table.schema.get_field_index("histogram")
+        # With its own field: what a failed flush puts back stands beside tables of the same schema.
+        return table.set_column(at, table.schema.field(at), coarser)
 
     def _add_part(self, tenant: str, table: pa.Table) -> None:
         parts = self._rows.setdefault(tenant, [])

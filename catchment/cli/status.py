@@ -26,6 +26,7 @@ _DETAIL = {
     OwnMetric.SCRAPE_TARGETS: "state",
     OwnMetric.QUERIES: "result",
     OwnMetric.CONFIG_RELOADS: "result",
+    OwnMetric.FILES_REFUSED: "file",
     OwnMetric.CHILD_RESTARTS: "child",
     OwnMetric.PUBLISH_RETRIES: "hop",
 }

@@ -18,8 +18,8 @@ from catchment.histogram.keys import (
     take_histograms,
 )
 
-# Steps of s(x), the bits of a float32: bounds are powers of 2, then of 16. The last leaves 8,192 intervals at most, and
-# no more than 256 where each begins as the one before it ends.
+# Steps of s(x), the bits of a float32: a factor of 2 from bound to bound, then 16. The last leaves 8,256 intervals
+# at most, and no more than 256 where each begins as the one before it ends.
 _STEP_BITS: Final = (23, 25)
 _LOWEST, _HIGHEST = (np.int64(end) for end in ordered_below(np.array([-np.inf, np.inf])))
 

@@ -80,5 +80,5 @@ def common_names(pem: bytes) -> tuple[str, ...]:
     try:
         subject = x509.load_pem_x509_certificate(pem).subject
         return tuple(str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return ()

@@ -33,8 +33,10 @@ Rows = npt.NDArray[np.intp]
 Named = Callable[[int], tuple[bytes, bytes, bytes]]
 """A series as it was written, and the lines that declare its type and its unit."""
 
-# What ends a line and is surely a number: a value, or a time behind one.
-_NUMBER = re.compile(rb" [-+]?[0-9]++(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+\n")
+# What ends a line and is surely a finite number: a value, or a time. Marks that no text has stand for them.
+_NUMBER = rb" [-+]?[0-9]{1,40}+(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]{1,2}+)?+"
+_LAST, _LAST_MARK = re.compile(_NUMBER + rb"\n"), b"\xfe\n"
+_BOTH, _BOTH_MARK = re.compile(_NUMBER + rb"\xfe\n"), b"\xff\n"
 # A declaration that would lose a part of what it says.
 _ODD = re.compile(rb"# (?:TYPE|UNIT) [^\n]*[0-9]\n")
 
@@ -135,8 +137,7 @@ def _shape_of(record: Record) -> bytes:
     """A hash of all that a survey depends on."""
     if reading_of_line(record.reading).format is Format.PROTOBUF or _ODD.search(record.body):
         return b""
-    # Where a time stood behind the value, what is in no text remembers it.
-    text = _NUMBER.sub(b"\xff\n", _NUMBER.sub(b"\n", record.body))
+    text = _BOTH.sub(_BOTH_MARK, _LAST.sub(_LAST_MARK, record.body))
     return xxhash.xxh3_128_digest(record.reading + b"\n" + text)
 
 

@@ -49,7 +49,7 @@ def test_a_log_without_a_broker_is_retry_and_closes_soon(prefix: str) -> None:
 def test_a_topic_without_a_leader_is_waited_for(
     settings: KafkaSettings, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a partition has no leader, as its broker was killed, writers start; they publish once it has."""
+    """Where brokers name no leader, as after one was killed, writers start and publish; readers wait for one."""
     topic = f"{prefix}.t"
     look, said = Topics._look_with, 0
 

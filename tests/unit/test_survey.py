@@ -52,18 +52,23 @@ _NUMBERS = ("1", "2", "-0.5", "+3e9", "1e999", ".5", "NaN", "+Inf", "stale", "x"
 
 
 @given(
-    st.lists(st.sampled_from(_LINES), max_size=5),
+    st.lists(st.tuples(st.sampled_from(_LINES), st.sampled_from(_LINES), st.booleans()), max_size=5),
     st.lists(st.tuples(*[st.sampled_from(_NUMBERS)] * 15), min_size=2, max_size=2),
     st.sampled_from([("\n", "\n"), ("\n", ""), ("", "")]),
 )
 def test_an_answer_that_differs_in_numbers_alone_is_not_read_again(
-    lines: list[str], numbers: list[tuple[str, ...]], ends: tuple[str, str]
+    lines: list[tuple[str, str, bool]], numbers: list[tuple[str, ...]], ends: tuple[str, str]
 ) -> None:
     """Whatever an answer holds, its survey is the same whether or not the one before it was there to compare with."""
     surveyor, reading = Surveyor(1000), Reading({"job": "api"}).line()
     records = [
-        Record(1, reading, b"", ("\n".join(lines).format(*[*each, *each]) + end).encode(), b"")
-        for each, end in zip(numbers, ends, strict=True)
+        Record(1, reading, b"", ("\n".join(chosen).format(*[*each, *each]) + end).encode(), b"")
+        for chosen, each, end in zip(
+            ([one for one, _, _ in lines], [other if is_other else one for one, other, is_other in lines]),
+            numbers,
+            ends,
+            strict=True,
+        )
     ]
     before = surveyor.survey(records[0])
     known, afresh = surveyor.survey(records[1], before), surveyor.survey(records[1])
@@ -89,5 +94,8 @@ def test_what_is_not_read_again() -> None:
         b'# TYPE a gauge\na{b="1"} 1\nb 2 3\n',
     ):
         assert survey(text, before).gauges.tolist() != before.gauges.tolist()
+    for one, other in ((b"a 1 1", b"a 1 1e999"), (b"a NaN 5", b"a NaN"), (b"a 5", b"a"), (b"a 1", b"a 1" + b"0" * 400)):
+        known = survey(one + b"\n")
+        assert survey(other + b"\n", known) is not known
     odd = survey(b"# TYPE a 1\na 1\n")
     assert survey(b"# TYPE a 2\na 1\n", odd).gauges.tolist() != odd.gauges.tolist()

@@ -59,15 +59,19 @@ def test_histogram_delta_adds() -> None:
 
 
 def test_histogram_of_too_many_intervals_gets_coarser() -> None:
-    """Senders that change their bounds with every point make no row without end: wider intervals, and a count of it."""
+    """Senders that change their bounds make no row without end: wider intervals, and a count of it, also when a flush
+    fails and all goes with the next.
+    """
     edge = EdgeHarness(Limits(histogram_intervals_max=256))
     for at in range(1, 41):
         bounds = [1 + at / 1000 + i * 0.1 for i in range(10)]
         edge.send(body(histogram("lat", explicit(at, [1] * 11, bounds, start=at - 1), temporality=DELTA)), at=at)
         edge.send(body(histogram("few", explicit(at, [1, 1], [1.5], start=at - 1), temporality=DELTA)), at=at)
-    rows = edge.flush(41)
+    edge.edge.put_back(edge.edge.drain(ns(41)))
+    edge.send(body(histogram("lat", explicit(41, [1, 0], [2.0], start=40), temporality=DELTA)), at=41)
+    rows = edge.flush(42)
     lat = add_histograms(rows, "lat")
-    assert len(lat) < 20 and sum(lat.values()) == 440 == total(rows, "lat", "count")
+    assert len(lat) < 20 and sum(lat.values()) == 441 == total(rows, "lat", "count")
     assert all(math.log2(abs(end)).is_integer() for ends in lat for end in ends if not math.isinf(end) and end)
     assert add_histograms(rows, "few") == {(-INF, 1.5): 40, (1.5, INF): 40}
     assert edge.tally["histogram_coarsened", "rows"] == 1
