@@ -151,9 +151,9 @@ class KafkaWriter:
         await self._producer.stop()
 
     async def _record(self, message: OutMessage) -> Record:
-        topic = await self._topics.get(message.topic)
         partition = message.partition
         if partition is None:
+            topic = await self._topics.get(message.topic)
             partition = xxhash.xxh3_64_intdigest(message.key.encode()) % topic.partitions
         else:
             await self._topics.having(message.topic, partition)
