@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
@@ -68,6 +68,19 @@ class ServerCertificates:
         self.context = self.loaded.context
         self.context.sni_callback = self._choose
 
+    @classmethod
+    def of(cls, settings: ListenTls, log: logging.Logger, telemetry: Telemetry, section: str) -> Self | None:
+        """The certificates of a listener, whose reloads are logged and told by a metric; None where TLS is off.
+
+        Raises:
+            CatchmentError: the files cannot be used.
+        """
+        if not settings.is_on:
+            return None
+        certificates = cls(settings, log.info, section, log.warning)
+        telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: certificates.is_refused, section)
+        return certificates
+
     async def watch(self, poll_seconds: float = 1.0) -> None:
         """Look after the files until cancelled."""
         while True:
@@ -96,21 +109,6 @@ class ServerCertificates:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [version_of(file) for file in _files(self.settings).values()]
-
-
-def certificates_of(
-    settings: ListenTls, log: logging.Logger, telemetry: Telemetry, section: str
-) -> ServerCertificates | None:
-    """The certificates of a listener, whose reloads are logged and told by a metric; None where TLS is off.
-
-    Raises:
-        CatchmentError: the files cannot be used.
-    """
-    if not settings.is_on:
-        return None
-    certificates = ServerCertificates(settings, log.info, section, log.warning)
-    telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: certificates.is_refused, section)
-    return certificates
 
 
 def _files(settings: ListenTls) -> dict[str, Path]:

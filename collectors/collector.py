@@ -184,15 +184,11 @@ class Collector:
 
     def _watched(self) -> tuple[TenantsFile | None, Certificates | None]:
         """The files of who may send, which are read again when they change."""
-        config, refused = self._config, OwnMetric.FILES_REFUSED
-        tenants = certificates = None
-        if config.tenants is not None:
-            tenants = TenantsFile(config.tenants, log.info, log.warning)
-            self._telemetry.read_from(refused, lambda: tenants.is_refused, "tenants")
-        if config.tls.is_on:
-            certificates = Certificates(config.tls, log.info, refuse=log.warning)
-            self._telemetry.read_from(refused, lambda: certificates.is_refused, "tls")
-        return tenants, certificates
+        tenants = None
+        if self._config.tenants is not None:
+            tenants = TenantsFile(self._config.tenants, log.info, log.warning)
+            self._telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: tenants.is_refused, "tenants")
+        return tenants, Certificates.of(self._config.tls, log, self._telemetry, "tls")
 
     def _scraper(self, admit: Admit) -> Scraper | None:
         """What scrapes, if anything is to be."""

@@ -31,7 +31,7 @@ from catchment.errors import Bug, ConfigFaults, Retry
 from catchment.files import version_of
 from catchment.status_http import Action, Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
-from catchment.tls import certificates_of
+from catchment.tls import ServerCertificates
 from catchment.tracing import Tracing
 from catchment.units import Address, about_duration
 
@@ -118,7 +118,7 @@ class RoleProcess:
         check_free(listens if self._status.port == 0 else {**listens, "listen.status": self._status})
         # What a supervisor asks, it asks over loopback: TLS is for the address that the configuration names.
         own = self._config.status.tls if self._state_file is None else ListenTls()
-        certificates = certificates_of(own, log, self._telemetry, "status.tls")
+        certificates = ServerCertificates.of(own, log, self._telemetry, "status.tls")
         probes = Probes(self._not_ready, self._metrics, self._reload, self._actions, self._stalled)
         server = StatusServer(probes, None if certificates is None else certificates.context)
         watching = [asyncio.create_task(self._watch())]

@@ -20,7 +20,7 @@ from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.log.traced import traced
 from catchment.telemetry import OwnMetric
-from catchment.tls import certificates_of
+from catchment.tls import ServerCertificates
 from store.engine.chdb import ChdbEngine
 from store.engine.port import Engine
 from store.ledger import Ledger
@@ -62,7 +62,7 @@ async def _serve(settings: StoreConfig, context: RoleContext, engine: Engine, le
     if settings.readers is not None:
         readers = ReadersFile(settings.readers, _log.info, _log.warning)
         context.telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: readers.is_refused, "readers")
-    certificates = certificates_of(settings.sql.tls, _log, context.telemetry, "sql.tls")
+    certificates = ServerCertificates.of(settings.sql.tls, _log, context.telemetry, "sql.tls")
     app = _Counted(make_app(engine, config=_endpoint(settings, readers)), context)
     listening: list[int] = []
     trouble: list[str] = []

@@ -23,7 +23,7 @@ from catchment.config_load import write
 from catchment.errors import ConfigFaults
 from catchment.status_http import Probes, StatusServer
 from catchment.telemetry import OwnMetric, Telemetry
-from catchment.tls import certificates_of
+from catchment.tls import ServerCertificates
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class _Up:
 
     async def run(self) -> int:
         write(self._config, self._file)
-        certificates = certificates_of(self._config.status.tls, log, self._telemetry, "status.tls")
+        certificates = ServerCertificates.of(self._config.status.tls, log, self._telemetry, "status.tls")
         server = StatusServer(
             Probes(self._supervisor.not_ready, self._metrics, self._reload, stalled=self._supervisor.stalled),
             None if certificates is None else certificates.context,

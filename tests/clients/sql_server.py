@@ -15,7 +15,7 @@ from typing import Any
 
 from catchment.config_tls import ListenTls
 from catchment.telemetry import Telemetry
-from catchment.tls import certificates_of
+from catchment.tls import ServerCertificates
 from store.engine.chdb import ChdbEngine
 from store.sql_http import SqlEndpointConfig, make_app, serve
 from store.sql_settings import QueryLimits
@@ -76,7 +76,7 @@ async def _main(folder: Path, config: dict[str, Any]) -> None:
         engine.execute(statement)
     limits = QueryLimits(**config.pop("limits", {}))
     files = ListenTls(**{key: Path(path) for key, path in config.pop("tls", {}).items()})
-    certificates = certificates_of(files, logging.getLogger(), Telemetry(), "sql.tls")
+    certificates = ServerCertificates.of(files, logging.getLogger(), Telemetry(), "sql.tls")
     app = make_app(engine, config=SqlEndpointConfig(limits=limits, **config))
     tls = None
     if certificates is not None:
