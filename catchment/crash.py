@@ -32,6 +32,7 @@ CRASH_POINTS: Mapping[str, str] = {
     "flush.trimmed": "the inbox is trimmed; the forwarder does not know of the flush",
     "policies.flushed": "all is flushed under the old policies; the new ones are not on disk",
     "policies.changed": "the new policies are on disk and in force; no request was taken under them",
+    "limits.flushed": "all is flushed under the old limits; the folder does not know of the new ones",
     "coarsen.read": "waiting envelopes are read and merged in memory; the outbox is as it was",
     "coarsen.written": "merged envelopes stand in the place of the others; the transaction is open",
     "coarsen.replaced": "the replacement is real; the flusher does not know of the sequences it used",

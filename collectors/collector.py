@@ -19,11 +19,12 @@ from catchment.config_policies import Policies
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Invalid, Retry
 from catchment.identity import canonical_attributes, hash_parts
+from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
 from catchment.tracing import Tracing
 from catchment.units import about, about_duration
-from collectors import policy_change
+from collectors import judging_limits, policy_change
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
 from collectors.flush import Flushed, Flusher
@@ -70,6 +71,9 @@ class Context(Protocol):
 class Collector:
     """One collector's parts, opened from its folder with everything acknowledged so far applied.
 
+    Its limits are those that the folder was used with before, where they decide whether a point is taken (`opened`
+    changes them).
+
     ``clock``: now in ns, UTC.
     """
 
@@ -83,21 +87,21 @@ class Collector:
     ) -> None:
         now_ns = clock()
         self._clock = clock
-        self._config = config
         self._tracing = tracing
         self._telemetry = telemetry
         self._own = Sender(DEFAULT_TENANT, config.cluster.name, canonical_attributes(dict(config.cluster.labels)))
         config.folder.mkdir(parents=True, exist_ok=True)
-        limits = config.limits
         self._inbox = Inbox.open(
             config.folder / "inbox",
-            segment_bytes=limits.inbox_segment_bytes_max,
-            bytes_max=limits.inbox_bytes_max,
-            spare_bytes_max=limits.inbox_spare_bytes_max,
+            segment_bytes=config.limits.inbox_segment_bytes_max,
+            bytes_max=config.limits.inbox_bytes_max,
+            spare_bytes_max=config.limits.inbox_spare_bytes_max,
         )
         path = config.folder / "state.db"
         self._state = StateFile(path)
         meta = self._state.meta(inbox_id=self._inbox.folder_id, now_ns=now_ns)
+        limits = judging_limits.opened(self._state, config.limits)
+        self.config = replace(config, limits=limits)
         history = policy_change.opened(self._state, config.policies)
         self.edge, places = restored(
             self._state, meta, Policy(history.in_force), limits, window_seconds=config.resolution_seconds, now_ns=now_ns
@@ -140,7 +144,7 @@ class Collector:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stop``; then answer what is in hand, flush once more and forward."""
-        config = self._config
+        config = self.config
         tenants, certificates = self._watched()
         admit = self._admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
         self._intake.unpacked = lambda tenant, more_bytes: admit.rates.pay(tenant, "bytes", more_bytes)
@@ -185,21 +189,21 @@ class Collector:
     def _watched(self) -> tuple[TenantsFile | None, Certificates | None]:
         """The files of who may send, which are read again when they change."""
         tenants = None
-        if self._config.tenants is not None:
-            tenants = TenantsFile(self._config.tenants, log.info, log.warning)
+        if self.config.tenants is not None:
+            tenants = TenantsFile(self.config.tenants, log.info, log.warning)
             self._telemetry.read_from(OwnMetric.FILES_REFUSED, lambda: tenants.is_refused, "tenants")
-        return tenants, Certificates.of(self._config.tls, log, self._telemetry, "tls")
+        return tenants, Certificates.of(self.config.tls, log, self._telemetry, "tls")
 
     def _scraper(self, admit: Admit) -> Scraper | None:
         """What scrapes, if anything is to be."""
-        settings = self._config.scrape
+        settings = self.config.scrape
         if settings.file is None:
             return None
         # Here, since the HTTP client takes 11 MiB, which most collectors do not need.
         from collectors.scrape.scraper import Scraper
 
         # A record holds more than the answer: what has ended since the one before.
-        limits = self._config.limits
+        limits = self.config.limits
         return Scraper(
             settings.file,
             replace(self._own, tenant=settings.tenant),
@@ -240,13 +244,13 @@ class Collector:
         Raises:
             Retry: nothing changed.
         """
-        if replace(self._config, policies=config.policies) != config or self._admit is None:
+        if replace(self.config, policies=config.policies) != config or self._admit is None:
             return False
         if config.policies.version != self.edge.policy.version:
             await self._intake.between_batches(lambda: self._change_policies(config.policies))
             self._admit.policy_version = self.edge.policy.version
             self._forwarder.flushed()
-        self._config = config
+        self.config = config
         return True
 
     def _change_policies(self, policies: Policies) -> None:
@@ -255,6 +259,16 @@ class Collector:
         crash_point("policies.flushed")
         self._policies.change(policies, self._clock())
         crash_point("policies.changed")
+
+    def change_limits(self, limits: Limits) -> None:
+        """Let others be in force from the next opening on: what was acknowledged until now is flushed; before `run`.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        self._flusher.flush(self._pipeline.applied, self._clock())
+        crash_point("limits.flushed")
+        self._state.keep_limits(judging_limits.judging(limits))
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -271,9 +285,9 @@ class Collector:
             self._refusals[sender or self._own, answer] += 1
 
     async def _flush_forever(self, stop: asyncio.Event) -> None:
-        period = self._config.flush_seconds
+        period = self.config.flush_seconds
         # A fleet must not arrive on the same second: the phase is a hash of the name.
-        phase = hash_parts("flush", self._config.cluster.name) % 1_000_000 / 1_000_000 * period
+        phase = hash_parts("flush", self.config.cluster.name) % 1_000_000 / 1_000_000 * period
         while not stop.is_set():
             now = time.time()
             wait = period - (now - phase) % period
@@ -290,13 +304,13 @@ class Collector:
     def _pressure(self) -> str:
         """Why senders are pushed back; "" while they are not."""
         size_bytes = self.edge.rows_bytes
-        if size_bytes >= 2 * self._config.limits.flush_bytes_max:
+        if size_bytes >= 2 * self.config.limits.flush_bytes_max:
             return f"rows of {about(size_bytes)} wait for a flush"
         return self._ladder.pressure()
 
     def _applied(self) -> None:
         """A batch was applied: flush early where rows have become too many. What fails waits for its turn."""
-        if self.edge.rows_bytes >= self._config.limits.flush_bytes_max and not self._flush_trouble:
+        if self.edge.rows_bytes >= self.config.limits.flush_bytes_max and not self._flush_trouble:
             self._flush_soon.set()
 
     def _flush_in_replay(self, received_ns: int) -> None:
@@ -305,7 +319,7 @@ class Collector:
         Raises:
             Retry: it fails, and there is no room to go on without.
         """
-        size_bytes, limit = self.edge.rows_bytes, self._config.limits.flush_bytes_max
+        size_bytes, limit = self.edge.rows_bytes, self.config.limits.flush_bytes_max
         if size_bytes < limit or (self._flush_trouble and size_bytes < 2 * limit):
             return
         try:
@@ -320,7 +334,7 @@ class Collector:
         """Note that this process lives: flushes may be further apart than windows, or come on either side of one."""
         while True:
             self._beats.append(self._clock())
-            await asyncio.sleep(self._config.resolution_seconds / _BEATS_PER_WINDOW)
+            await asyncio.sleep(self.config.resolution_seconds / _BEATS_PER_WINDOW)
 
     async def _flush_once(self, *, release: bool = False) -> None:
         try:
@@ -400,6 +414,30 @@ class Collector:
         telemetry.read_from(OwnMetric.PUSHING_BACK_SECONDS, lambda: ladder.pushing_back_seconds(self._clock()))
 
 
+def opened(
+    config: CollectorConfig,
+    messages: Log,
+    telemetry: Telemetry,
+    tracing: Tracing,
+    clock: Callable[[], int] = time.time_ns,
+) -> Collector:
+    """The collector of a folder, under the limits that are configured.
+
+    Raises:
+        CatchmentError: the folder cannot be used.
+    """
+    collector = Collector(config, messages, telemetry, tracing, clock)
+    if collector.config.limits == config.limits:
+        return collector
+    try:
+        collector.change_limits(config.limits)
+    except Retry as error:
+        log.warning("some limits stay as they were until a start that can flush", extra={"error": str(error)})
+        return collector
+    collector.close()
+    return Collector(config, messages, telemetry, tracing, clock)
+
+
 async def _until(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
     """Wait for ``stop``; if a task ends before, raise why."""
     stopping = asyncio.create_task(stop.wait())
@@ -419,7 +457,7 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     """
     without_pandas()
     keep_memory()
-    collector = await asyncio.to_thread(Collector, config, messages, context.telemetry, context.tracing)
+    collector = await asyncio.to_thread(opened, config, messages, context.telemetry, context.tracing)
 
     fewer_collections()
 

@@ -1,6 +1,7 @@
 """The collector's state: one SQLite file that a flush changes in one transaction.
 
-Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over``, ``replace_outbox``, ``keep_policies``):
+Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over``, ``replace_outbox``, ``keep_policies``
+and ``keep_limits``):
 
     meta     one row: inbox id, known_since, consumed inbox position, envelope sequence, acknowledged totals
     outbox   envelopes for the log; AUTOINCREMENT: no sequence is used twice; `trim` deletes what is forwarded
@@ -12,6 +13,7 @@ Tables and who writes them (all in ``commit``, but for ``trim``, ``hand_over``, 
     held     envelopes of rows that leave more seldom than each flush (`collectors.hold`)
     ...      what remote write keeps: see `collectors.remote_tables`
     policies the policies in force and those before that may still matter (`collectors.policy_history`)
+    limits   the limits that decide whether a point is taken (`collectors.judging_limits`)
 
 Rules:
 1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.
@@ -24,7 +26,7 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +36,7 @@ import pyarrow as pa
 
 from catchment.crash import crash_point
 from catchment.errors import CatchmentError, Corrupt, Retry, TooNew
-from collectors import remote_tables
+from collectors import judging_limits, remote_tables
 from collectors.remote_tables import ipc_bytes
 from collectors.seen import Segment
 from collectors.state_records import Flush, HeldPart, Meta, OutboxRow, PolicyRow, SeriesRow
@@ -67,6 +69,7 @@ CREATE TABLE IF NOT EXISTS held (
 CREATE TABLE IF NOT EXISTS policies (version TEXT PRIMARY KEY, document TEXT NOT NULL, until_ns INTEGER NOT NULL);
 """
     + remote_tables.SCHEMA
+    + judging_limits.SCHEMA
 )
 
 
@@ -226,6 +229,20 @@ class StateFile:
             "INSERT INTO policies (version, document, until_ns) VALUES (?, ?, ?)",
             [(row.version, row.document, row.until_ns) for row in rows],
         )
+
+    def limits(self) -> dict[str, int]:
+        """The limits that the inbox was taken under, by name; see `collectors.judging_limits`."""
+        with self._named():
+            return judging_limits.read(self._db)
+
+    def keep_limits(self, values: Mapping[str, int]) -> None:
+        """Keep those that requests are taken under from now on; before the first is.
+
+        Raises:
+            Retry: nothing changed.
+        """
+        with self._named(), self._transaction():
+            judging_limits.write(self._db, values)
 
     def outbox(self, after: int, *, messages_max: int, bytes_max: int) -> list[OutboxRow]:
         """Envelopes after a sequence, in order; at least one if there is any."""

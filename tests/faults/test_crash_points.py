@@ -27,6 +27,7 @@ _ROLES_OF = {
     "inbox": ("collector",),
     "flush": ("collector",),
     "policies": ("collector",),
+    "limits": ("collector",),
     "coarsen": ("collector",),
     "forward": ("collector",),
     "log": ROLES,
@@ -152,6 +153,22 @@ def test_a_death_while_policies_change(stack: Stack, sender: KnownData, kept: _K
     stack.wait_ready(role)
     sender.send()
     policies.write_text("version: after\ndefault_drop: []\n")
+    dies(stack, role, point)
+    stack.start(role)
+    sender.send()
+    all_is_there(stack, sender)
+    kept.is_good = True
+
+
+@pytest.mark.parametrize(("point", "role"), _cases("limits"))
+def test_a_death_while_limits_change(stack: Stack, sender: KnownData, kept: _Kept, point: str, role: str) -> None:
+    """What was acknowledged is not refused by limits that each of its points is beyond, wherever the change ends."""
+    stack.kill(role)
+    stack.start(role, flush="1h")
+    stack.wait_ready(role)
+    sender.send()
+    stack.kill(role)
+    stack.start(role, crash_at=point, limits="{attribute_count_max: 1}")
     dies(stack, role, point)
     stack.start(role)
     sender.send()

@@ -14,6 +14,8 @@ from catchment.log.sqlite import SqliteLog
 from catchment.telemetry import Telemetry
 from catchment.tracing import Tracing
 from collectors.collector import Collector
+from collectors.collector import opened as opened_under
+from collectors.content import PROTOBUF
 from collectors.records import Received
 from tests import otlp
 from tests.durable_edge import DurableEdge, metric_rows
@@ -48,6 +50,55 @@ def test_known_since(tmp_path: Path, tenant: str, cluster: str, known_since: flo
         assert second.edge.lives.known_since_ns == ns(known_since)
     finally:
         second.close()
+
+
+_WIDE = Limits()
+_NARROW = replace(
+    _WIDE,
+    streams_max=1,
+    metric_name_bytes_max=1,
+    attribute_count_max=0,
+    attribute_value_bytes_max=1,
+    past_seconds_max=1,
+    histogram_buckets_max=1,
+)
+
+
+@pytest.mark.parametrize("first", [_WIDE, _NARROW])
+def test_limits_of_another_start_do_not_judge_what_was_acknowledged(tmp_path: Path, first: Limits) -> None:
+    """Points that were taken before a kill are taken in the replay though the limits are lower then, and what was
+    rejected stays so though they are higher; what comes after the start is judged by the new ones.
+    """
+    log = SqliteLog.open(tmp_path / "log.db")
+    taken = []
+    for at, limits in enumerate((first, _NARROW if first == _WIDE else _WIDE, first)):
+        config = replace(Config(), data_dir=tmp_path, limits=limits).for_collector()
+        collector = opened_under(config, log, Telemetry(), Tracing("collector"), lambda: ns(20))
+        try:
+            taken.append(sum(points for points, _ in collector._state.acknowledged().values()))
+            asyncio.run(submitted(collector, three_points(at)))
+        finally:
+            collector.close()
+    assert taken == ([0, 3, 3] if first == _WIDE else [0, 0, 3])
+
+
+async def submitted(collector: Collector, body: bytes) -> None:
+    """Send one request, which is durable then and no flush has taken it."""
+    working = asyncio.create_task(collector._intake.run())
+    request = Received("metrics", "default", "tokyo-1", "{}", PROTOBUF, "", ns(20), "", body)
+    await collector._intake.submit(request)
+    collector._intake.close()
+    await working
+
+
+def three_points(at: float) -> bytes:
+    """Two of counters, one of a histogram."""
+    numbers = [otlp.number(at, 1, start=at - 1, attributes={"user": user}) for user in ("ann", "bob")]
+    seconds = otlp.explicit(at, [1, 0, 0], [1.0, 2.0], start=at - 1)
+    return otlp.body(
+        otlp.counter("orders", *numbers, temporality=otlp.DELTA),
+        otlp.histogram("seconds", seconds, temporality=otlp.DELTA),
+    )
 
 
 def hits(at: float, *users: int) -> bytes:
