@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from catchment.config import CollectorConfig
 from catchment.config_policies import Policies
 from catchment.crash import crash_point
-from catchment.errors import CatchmentError, Invalid, Retry
-from catchment.identity import canonical_attributes, hash_parts
+from catchment.errors import Retry
+from catchment.identity import canonical_attributes
 from catchment.limits import Limits
 from catchment.log.port import Log
 from catchment.telemetry import OwnMetric, Telemetry
@@ -27,9 +26,9 @@ from catchment.units import about, about_duration
 from collectors import judging_limits, policy_change
 from collectors.admit import Admit
 from collectors.allocator import fewer_collections, keep_memory, without_pandas
-from collectors.flush import Flushed, Flusher
+from collectors.flush import Flusher
+from collectors.flushing import Flushing
 from collectors.forward import Forwarder
-from collectors.heard import Heard
 from collectors.inbox import Inbox
 from collectors.intake import EdgeIntake, Pipeline
 from collectors.ladder import Ladder
@@ -53,8 +52,6 @@ log = logging.getLogger(__name__)
 DEFAULT_TENANT = "default"
 # How long a stop goes on forwarding; what is left in the outbox is safe there.
 _FORWARD_SECONDS = 20
-# One in each window, also where the loop is late.
-_BEATS_PER_WINDOW = 4
 
 
 class Context(Protocol):
@@ -87,7 +84,6 @@ class Collector:
     ) -> None:
         now_ns = clock()
         self._clock = clock
-        self._tracing = tracing
         self._telemetry = telemetry
         self._own = Sender(DEFAULT_TENANT, config.cluster.name, canonical_attributes(dict(config.cluster.labels)))
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -121,19 +117,27 @@ class Collector:
             limits=limits,
             telemetry=telemetry,
         )
-        self._intake = EdgeIntake(self._pipeline, limits, self._pressure)
-        self._admit: Admit | None = None
-        self._flush_soon = asyncio.Event()
-        self._refusals: Counter[tuple[Sender, str]] = Counter()
-        self._beats: list[int] = []
-        self._flush_trouble = self._trim_trouble = self._merge_trouble = ""
         self._policies = PolicyChanges(
             self._state,
             self.edge,
             history,
             lambda ns: self._flusher.flush(self._pipeline.applied, ns, release=True),
         )
-        replayed = self._pipeline.replay(self._policies.replay_under, self._flush_in_replay)
+        self.flushing = Flushing(
+            self.config,
+            self._own,
+            self._pipeline,
+            self._flusher,
+            self._ladder,
+            self._policies.trimmed,
+            telemetry,
+            tracing,
+            clock,
+        )
+        self.flushing.flushed = self._forwarder.flushed
+        self._intake = EdgeIntake(self._pipeline, limits, self.flushing.pressure)
+        self._admit: Admit | None = None
+        replayed = self._pipeline.replay(self._policies.replay_under, self.flushing.in_replay)
         self._policies.begin(config.policies, now_ns)
         if config.tenants is None and places and self._own.cluster not in {cluster for _, cluster in places}:
             # The cluster has another name now: its streams are new to us, but what they count was counted already.
@@ -151,9 +155,9 @@ class Collector:
         scraper = self._scraper(admit)
         receivers_stop, forward_stop = asyncio.Event(), asyncio.Event()
         intake = asyncio.create_task(self._intake.run(), name="intake")
-        flushing = asyncio.create_task(self._flush_forever(stop), name="flush")
+        flushing = asyncio.create_task(self.flushing.forever(stop), name="flush")
         forwarding = asyncio.create_task(self._forwarder.run(forward_stop), name="forward")
-        tasks = [intake, flushing, forwarding, asyncio.create_task(self._beat_forever(), name="beat")]
+        tasks = [intake, flushing, forwarding, asyncio.create_task(self.flushing.beat_forever(), name="beat")]
         if tenants is not None:
             tasks.append(asyncio.create_task(tenants.watch(), name="tenants"))
         if certificates is not None:
@@ -173,7 +177,7 @@ class Collector:
             self._intake.close()
             await intake
             await flushing
-            await self._flush_once(release=True)
+            await self.flushing.once(release=True)
             forward_stop.set()
             self._forwarder.flushed()
             try:
@@ -214,14 +218,6 @@ class Collector:
             limits.request_points_max // 2,
         )
 
-    def not_ready(self) -> list[str]:
-        """Why the collector should get no traffic; empty while it takes all that is sent."""
-        full = self._pressure()
-        seconds = self._ladder.pushing_back_seconds(self._clock())
-        if full and seconds:
-            full += f"; senders have been pushed back for {about_duration(seconds)}"
-        return [trouble for trouble in (full, self._flush_trouble, self._trim_trouble, self._merge_trouble) if trouble]
-
     def stalled(self) -> list[str]:
         """Why what was taken does not reach the log, and how much waits; empty while it does."""
         trouble = self._forwarder.trouble
@@ -254,8 +250,8 @@ class Collector:
         return True
 
     def _change_policies(self, policies: Policies) -> None:
-        """On the edge's thread; refusals are the event loop's, and go with the next flush."""
-        self._count_flush(self._flush(Counter(), (), release=True))
+        """On the edge's thread."""
+        self.flushing.cut()
         crash_point("policies.flushed")
         self._policies.change(policies, self._clock())
         crash_point("policies.changed")
@@ -266,7 +262,7 @@ class Collector:
         Raises:
             Retry: nothing changed.
         """
-        self._flusher.flush(self._pipeline.applied, self._clock())
+        self.flushing.cut()
         crash_point("limits.flushed")
         self._state.keep_limits(judging_limits.judging(limits))
 
@@ -282,126 +278,11 @@ class Collector:
         self._telemetry.count(OwnMetric.REQUESTS, 1, protocol, answer)
         self._telemetry.count(OwnMetric.REQUEST_BYTES, size_bytes, protocol)
         if answer != ACCEPTED:
-            self._refusals[sender or self._own, answer] += 1
-
-    async def _flush_forever(self, stop: asyncio.Event) -> None:
-        period = self.config.flush_seconds
-        # A fleet must not arrive on the same second: the phase is a hash of the name.
-        phase = hash_parts("flush", self.config.cluster.name) % 1_000_000 / 1_000_000 * period
-        while not stop.is_set():
-            now = time.time()
-            wait = period - (now - phase) % period
-            waiting = [asyncio.create_task(event.wait()) for event in (stop, self._flush_soon)]
-            try:
-                await asyncio.wait(waiting, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in waiting:
-                    task.cancel()
-            if not stop.is_set():
-                self._flush_soon.clear()
-                await self._flush_once()
-
-    def _pressure(self) -> str:
-        """Why senders are pushed back; "" while they are not."""
-        size_bytes = self.edge.rows_bytes
-        if size_bytes >= 2 * self.config.limits.flush_bytes_max:
-            return f"rows of {about(size_bytes)} wait for a flush"
-        return self._ladder.pressure()
-
-    def _applied(self) -> None:
-        """A batch was applied: flush early where rows have become too many. What fails waits for its turn."""
-        if self.edge.rows_bytes >= self.config.limits.flush_bytes_max and not self._flush_trouble:
-            self._flush_soon.set()
-
-    def _flush_in_replay(self, received_ns: int) -> None:
-        """The same while the inbox is replayed, at the time of then: streams that went on later must not be idle.
-
-        Raises:
-            Retry: it fails, and there is no room to go on without.
-        """
-        size_bytes, limit = self.edge.rows_bytes, self.config.limits.flush_bytes_max
-        if size_bytes < limit or (self._flush_trouble and size_bytes < 2 * limit):
-            return
-        try:
-            self._flusher.flush(self._pipeline.applied, received_ns)
-            self._flush_trouble = ""
-        except Retry as error:
-            if size_bytes >= 2 * limit:
-                raise
-            self._flush_trouble = f"flushing fails: {error}"
-
-    async def _beat_forever(self) -> None:
-        """Note that this process lives: flushes may be further apart than windows, or come on either side of one."""
-        while True:
-            self._beats.append(self._clock())
-            await asyncio.sleep(self.config.resolution_seconds / _BEATS_PER_WINDOW)
-
-    async def _flush_once(self, *, release: bool = False) -> None:
-        try:
-            started = time.monotonic()
-            refusals, self._refusals = self._refusals, Counter()
-            beats, self._beats = self._beats, []
-            with self._tracing.span("collector.flush"):
-                flushed = await self._pipeline.run(lambda: self._flush(refusals, beats, release=release))
-            self._telemetry.observe(OwnMetric.FLUSH_SECONDS, time.monotonic() - started)
-            self._flush_trouble = ""
-        except Retry as error:
-            self._flush_trouble = f"flushing fails: {error}"
-            log.warning("flush failed, everything is kept for the next", extra={"error": str(error)})
-            return
-        self._count_flush(flushed)
-        self._forwarder.flushed()
-
-    def _count_flush(self, flushed: Flushed) -> None:
-        for lane, rows in flushed.rows.items():
-            self._telemetry.count(OwnMetric.FLUSHED_ROWS, rows, lane)
-        self._telemetry.count(OwnMetric.POINTS_ACCEPTED, flushed.points, "metrics")
-        for (reason, unit), count in flushed.drops.items():
-            self._telemetry.count(OwnMetric.DROPS, count, "collector", "metrics", reason, unit)
-
-    def _flush(self, refusals: Counter[tuple[Sender, str]], beats: Sequence[int], *, release: bool) -> Flushed:
-        """On the edge's thread: a cut at what was applied so far; ``release`` lets go of what is held.
-
-        Once that is committed nothing below it makes it a failed flush: what has not worked is said on the status port,
-        and the next flush does it.
-        """
-        now_ns = self._clock()
-        for (sender, reason), count in refusals.items():
-            place = self.edge.catalog.place(sender.tenant, sender.cluster)
-            self.edge.tally.add(place, reason, "requests", count)
-        exploded = self.edge.exploded(now_ns)
-        if exploded is not None:
-            log.warning(exploded.text, extra=exploded.fields)
-        own = self._own
-        for beat_ns in (*beats, now_ns):
-            self.edge.hear(own.tenant, own.cluster, Heard(own.labels, beat_ns, self.edge.policy.version))
-        position = self._pipeline.applied
-        flushed = self._flusher.flush(position, now_ns, policies=self._policies.trimmed(now_ns), release=release)
-        crash_point("flush.committed")
-        self._trim_trouble = self._merge_trouble = ""
-        try:
-            self._inbox.trim(position)
-        except CatchmentError as error:
-            # The flush is real; the segments stay until a later trim can delete them.
-            self._trim_trouble = str(error)
-        crash_point("flush.trimmed")
-        try:
-            self._merge_waiting(now_ns)
-        except (Retry, Invalid) as error:
-            self._merge_trouble = f"what waits cannot be merged: {error}"
-            log.warning(self._merge_trouble)
-        return flushed
-
-    def _merge_waiting(self, now_ns: int) -> None:
-        saved = self._ladder.after_flush(now_ns)
-        if saved:
-            self._telemetry.count(OwnMetric.OUTBOX_MERGED_BYTES, saved)
-            waits = self._ladder.waits
-            log.info("waiting envelopes merged", extra={"saved_bytes": saved, "outbox_bytes": waits.size_bytes})
+            self.flushing.refused(sender, answer)
 
     def _register(self) -> None:
         telemetry, ladder = self._telemetry, self._ladder
-        self._intake.applied = self._applied
+        self._intake.applied = self.flushing.applied
         self._intake.commit_seconds = lambda seconds: telemetry.observe(OwnMetric.INBOX_COMMIT_SECONDS, seconds)
         telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
         telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))
@@ -462,7 +343,7 @@ async def run(config: CollectorConfig, messages: Log, context: Context) -> None:
     fewer_collections()
 
     def ready() -> None:
-        context.watch = collector.not_ready
+        context.watch = collector.flushing.troubles
         context.stalled = collector.stalled
         context.adopt = collector.adopt
 

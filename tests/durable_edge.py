@@ -12,16 +12,13 @@ from catchment.columns import LANES
 from catchment.config_policies import Policies
 from catchment.envelope import decode
 from catchment.limits import Limits
-from collectors import life_table, policy_change, series_table
-from collectors.catalog import Catalog
+from collectors import policy_change
 from collectors.content import PROTOBUF
-from collectors.edge import Edge
 from collectors.flush import Flusher
-from collectors.lives import Lives
 from collectors.policy import Policy
 from collectors.policy_change import PolicyChanges
 from collectors.records import Outcome, Received
-from collectors.seen import SeenPoints
+from collectors.restored import restored
 from collectors.state import StateFile
 from collectors.state_records import OutboxRow
 from tests.edge_harness import Row, received, rows_of
@@ -47,17 +44,10 @@ class DurableEdge:
         """Open the folder, as a start of the process does, and replay what no flush has consumed."""
         self.state = StateFile(self._path)
         meta = self.state.meta(inbox_id=INBOX_ID, now_ns=ns(BORN_SECONDS))
-        catalog, lives = Catalog(self._limits), Lives(meta.known_since_ns, self._limits.baseline_buckets_max)
-        series_table.restore(catalog, self.state.series())
-        life_table.restore(lives, self.state.lives())
-        seen = SeenPoints(self._limits.seen_points_max, meta.seen_horizon_ns)
-        for segment in self.state.seen():
-            seen.restore(segment)
         history = policy_change.opened(self.state, self._configured)
-        self.edge = Edge(
-            self._limits, Policy(history.in_force), window_seconds=60, catalog=catalog, lives=lives, seen=seen
+        self.edge, _ = restored(
+            self.state, meta, Policy(history.in_force), self._limits, window_seconds=60, now_ns=2**63 - 1
         )
-        self.edge.remote.restore(self.state.writes())
         self.flusher = Flusher(self.edge, self.state, meta, region="r", name="tokyo-1")
         self.applied = meta.consumed
         self.policies = PolicyChanges(

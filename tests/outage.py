@@ -143,7 +143,7 @@ class OutageCollector:
 
     async def flush(self) -> None:
         """As the clock of the collector does each minute."""
-        await self.collector._flush_once()
+        await self.collector.flushing.once()
 
     async def forward(self) -> None:
         """Forward until the outbox is empty or the log does not take more: what a forwarder tries again and again."""
@@ -153,7 +153,7 @@ class OutageCollector:
 
     def reason(self) -> str:
         """What ``/readyz`` gives as reasons not to be ready."""
-        return "; ".join(self.collector.not_ready())
+        return "; ".join(self.collector.flushing.troubles())
 
     def stalled(self) -> str:
         """What ``/healthz`` says of what does not flow on."""

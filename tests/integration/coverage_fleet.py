@@ -61,7 +61,7 @@ class Site:
             point = otlp.number(late * 60 + 30, 5.0)
             request = received(otlp.body(otlp.gauge("level", point)), self.now, TENANT, self._config.cluster.name)
             await self._collector._intake.submit(request)
-        await self._collector._flush_once()
+        await self._collector.flushing.once()
         if what == WORKS:
             stop = asyncio.Event()
             stop.set()

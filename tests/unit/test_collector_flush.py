@@ -57,15 +57,15 @@ def test_rows_that_wait_for_a_flush_are_bounded(tmp_path: Path, monkeypatch: pyt
             await collector._intake.submit(many_windows(stream))
 
     async def scenario() -> None:
-        working = [asyncio.create_task(collector._intake.run()), asyncio.create_task(collector._flush_forever(stop))]
+        working = [asyncio.create_task(collector._intake.run()), asyncio.create_task(collector.flushing.forever(stop))]
         with monkeypatch.context() as patched:
             patched.setattr(StateFile, "commit", broken)
             with pytest.raises(Reject, match=r"rows of .* wait for a flush"):
                 await send(range(100))
             assert collector.edge.rows_bytes < 6 * limits.flush_bytes_max
-            assert any("wait for a flush" in reason for reason in collector.not_ready())
-        await collector._flush_once()
-        assert collector.edge.rows_bytes == 0 and collector.not_ready() == []
+            assert any("wait for a flush" in reason for reason in collector.flushing.troubles())
+        await collector.flushing.once()
+        assert collector.edge.rows_bytes == 0 and collector.flushing.troubles() == []
         async with asyncio.timeout(10):
             for stream in range(100, 105):
                 with contextlib.suppress(Reject):  # a flush may be on its way
@@ -102,7 +102,7 @@ def test_rows_are_bounded_in_a_replay_too(tmp_path: Path) -> None:
     again = Collector(small, log, Telemetry(), Tracing("collector"))
     try:
         assert 0 < again._flusher.meta.consumed < again._pipeline.applied
-        asyncio.run(again._flush_once())
+        asyncio.run(again.flushing.once())
         assert sum(points for points, _ in again._state.acknowledged().values()) == 600 * 200
     finally:
         again.close()
@@ -123,14 +123,14 @@ def test_a_merge_that_fails_is_no_failed_flush(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(StateFile, "values", broken)
-            asyncio.run(collector._flush_once())
-            asyncio.run(collector._flush_once())
-        assert collector.not_ready() == [f"what waits cannot be merged: {trouble}"]
+            asyncio.run(collector.flushing.once())
+            asyncio.run(collector.flushing.once())
+        assert collector.flushing.troubles() == [f"what waits cannot be merged: {trouble}"]
         assert counted(telemetry, "catchment_flushed_rows_total") == 2.0
         assert counted(telemetry, "catchment_flush_seconds_count") == 2.0
         assert len(collector._state.waiting()) == 2
-        asyncio.run(collector._flush_once())
-        assert collector.not_ready() == []
+        asyncio.run(collector.flushing.once())
+        assert collector.flushing.troubles() == []
         assert len(collector._state.waiting()) == 1
     finally:
         collector.close()

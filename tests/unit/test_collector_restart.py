@@ -42,7 +42,7 @@ def test_known_since(tmp_path: Path, tenant: str, cluster: str, known_since: flo
     try:
         _, staged = first.edge.stage([request], [body])
         first.edge.apply(staged, [request])
-        asyncio.run(first._flush_once())
+        asyncio.run(first.flushing.once())
     finally:
         first.close()
     second = opened(tmp_path, cluster, 60)

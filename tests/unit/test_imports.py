@@ -48,6 +48,7 @@ SHELLS = {
     "catchment/tls.py": "reads certificates again when they change",
     "catchment/watched_file.py": "reads a file again when it changes",
     "collectors/collector.py": "wires the collector: files, sockets, the clock",
+    "collectors/flushing.py": "flushes in time",
     "collectors/forward.py": "hands the outbox to the log",
     "collectors/inbox.py": "segments on disk",
     "collectors/inbox_spares.py": "files of trimmed segments",
