@@ -7,6 +7,7 @@ arrive. Nothing of a client library but the transport is used: a thousand SDKs w
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import random
 import ssl
@@ -45,7 +46,7 @@ class Log:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-class Sender:
+class Sender(abc.ABC):
     """One sender.
 
     ``total``: the sum of its counters' values in the last request that was answered. ``answers``: when answers with
@@ -89,13 +90,13 @@ class Sender:
         log.answered_seconds.append(self.answers[-1] - begin)
         self.total = sum(point.as_int for point in self._points)
 
+    @abc.abstractmethod
     async def _attempt(self, body: bytes) -> str:
         """Send once; returns why it was in vain, or an empty text."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def close(self) -> None:
         """Let go of the connection; the next attempt makes another."""
-        raise NotImplementedError
 
 
 class HttpSender(Sender):
