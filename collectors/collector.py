@@ -7,6 +7,7 @@ On disk, below the folder: ``inbox/`` (requests, see `collectors.inbox`) and ``s
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -136,6 +137,7 @@ class Collector:
         )
         self.flushing.flushed = self._forwarder.flushed
         self._intake = EdgeIntake(self._pipeline, limits, self.flushing.pressure)
+        self._intake.applied = self.flushing.applied
         self._admit: Admit | None = None
         replayed = self._pipeline.replay(self._policies.replay_under, self.flushing.in_replay)
         self._policies.begin(config.policies, now_ns)
@@ -144,10 +146,10 @@ class Collector:
             # Its tenants say nothing of that: what is scraped may be another's than what anonymous senders send.
             self.edge.lives.known_since_ns = max(self.edge.lives.known_since_ns, now_ns)
         log.info("inbox replayed", extra={"requests": replayed, "position": self._pipeline.applied})
-        self._register()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stop``; then answer what is in hand, flush once more and forward."""
+        self._register()
         config = self.config
         tenants, certificates = self._watched()
         admit = self._admit = Admit(tenants, self._own, self.edge.policy.version, Rates(config.rates, time.monotonic))
@@ -282,7 +284,6 @@ class Collector:
 
     def _register(self) -> None:
         telemetry, ladder = self._telemetry, self._ladder
-        self._intake.applied = self.flushing.applied
         self._intake.commit_seconds = lambda seconds: telemetry.observe(OwnMetric.INBOX_COMMIT_SECONDS, seconds)
         telemetry.read_from(OwnMetric.INBOX_BYTES, lambda: self._inbox.size_bytes)
         telemetry.read_from(OwnMetric.STREAMS, lambda: len(self.edge.lives))
@@ -316,6 +317,9 @@ def opened(
         log.warning("some limits stay as they were until a start that can flush", extra={"error": str(error)})
         return collector
     collector.close()
+    # Its parts know each other; two at once would take twice the memory.
+    del collector
+    gc.collect()
     return Collector(config, messages, telemetry, tracing, clock)
 
 
