@@ -69,8 +69,7 @@ class Context(Protocol):
 class Collector:
     """One collector's parts, opened from its folder with everything acknowledged so far applied.
 
-    Its limits are those that the folder was used with before, where they decide whether a point is taken (`opened`
-    changes them).
+    Its limits are those that the folder was used with before, where they judge points (`opened` changes them).
 
     ``clock``: now in ns, UTC.
     """
@@ -264,6 +263,7 @@ class Collector:
         Raises:
             Retry: nothing changed.
         """
+        self.edge.settle()
         self.flushing.cut()
         crash_point("limits.flushed")
         self._state.keep_limits(judging_limits.judging(limits))
@@ -316,6 +316,9 @@ def opened(
     except Retry as error:
         log.warning("some limits stay as they were until a start that can flush", extra={"error": str(error)})
         return collector
+    except BaseException:
+        collector.close()
+        raise
     collector.close()
     # Its parts know each other; two at once would take twice the memory.
     del collector

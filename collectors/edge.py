@@ -291,6 +291,10 @@ class Edge:
         """Note that what is staged from now on was acknowledged before, or that this is over."""
         self._identifier.replays = begins
 
+    def settle(self) -> None:
+        """Let the next drain take in what is held only because more of it might still come."""
+        self.remote.reassembly.settle()
+
     def remember(self, past: Sequence[Past]) -> None:
         """Know the policies that dropped metrics before the one in force; at start."""
         self._identifier.past = past

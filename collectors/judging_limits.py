@@ -1,9 +1,11 @@
-"""The limits that decide whether a point is taken, as they were when the inbox of a folder was written.
+"""The limits that decide whether a point is taken and as what it counts, as they were when an inbox was written.
 
 Rule: what was acknowledged is replayed under the limits that it was acknowledged under, whatever the configuration says
 since. Else a collector that is killed, and started with lower ones, would refuse points that their sender believes
-safe; and with higher ones count points that it was told are rejected. All other limits are those of the configuration:
-they bound memory, and whoever lowers them after running out of it must not run out of it again.
+safe; and with higher ones count points that it was told are rejected. Some of them bound memory, too: a replay takes as
+much as the process before it took. Of a point of remote write that comes in several requests the last of them decides.
+
+All other limits are those of the configuration at once.
 """
 
 from __future__ import annotations
@@ -32,11 +34,18 @@ NAMES = (
     "future_seconds_max",
     "past_seconds_max",
     "streams_max",
+    "lives_per_stream_max",
+    "stream_idle_seconds",
+    "baseline_buckets_max",
+    "seen_points_max",
+    "metric_families_max",
+    "held_samples_max",
+    "held_seconds_max",
 )
 
 
 def judging(limits: Limits) -> dict[str, int]:
-    """Those of some limits that decide whether a point is taken."""
+    """Those of some limits that judge points."""
     return {name: getattr(limits, name) for name in NAMES}
 
 

@@ -105,7 +105,12 @@ class Reassembly:
         self._series = series
         self._index = index
         self._tally = tally
+        self._settles = False
         self.held = NOTHING_HELD
+
+    def settle(self) -> None:
+        """Let the next `release` not wait for ``parts_settle_seconds`` (rule 2)."""
+        self._settles = True
 
     def release(self, samples: HeldSamples, now_ns: int) -> HeldSamples:
         """Take samples in, and give those of all points that are whole, the samples of a point side by side.
@@ -183,7 +188,8 @@ class Reassembly:
         if not give.all():
             has = _Has.of(self._series, samples.slot, begins)
             waited_ns = now_ns - first_ns
-            settled = ~give & ~index.begun[group] & has.all_kinds & (waited_ns >= self._settle_ns)
+            has_settled = (waited_ns >= self._settle_ns) | self._settles
+            settled = ~give & ~index.begun[group] & has.all_kinds & has_settled
             late = ~give & ~settled & (waited_ns >= self._hold_ns)
             missing = late & has.count & (has.sum | ~index.had_sum[group])
             give |= settled | missing
@@ -200,6 +206,7 @@ class Reassembly:
         self._count(samples.slot[begins[give_up]], Reason.PARTS_MISSING)
         index.give_out(group[give], samples.time_ns[begins[give]], now_ns)
         self.held = samples.take(np.repeat(held, lengths))
+        self._settles = False
         return _one_start(samples.take(np.repeat(give, lengths)), lengths[give])
 
     def _count(self, slots: Int32s, reason: Reason, unit: str = "points") -> None:

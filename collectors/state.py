@@ -13,7 +13,7 @@ and ``keep_limits``):
     held     envelopes of rows that leave more seldom than each flush (`collectors.hold`)
     ...      what remote write keeps: see `collectors.remote_tables`
     policies the policies in force and those before that may still matter (`collectors.policy_history`)
-    limits   the limits that decide whether a point is taken (`collectors.judging_limits`)
+    limits   the limits that judge points (`collectors.judging_limits`)
 
 Rules:
 1. ``commit`` is the only way that a flush becomes real: outbox, state and consumed position, or nothing.

@@ -16,8 +16,11 @@ from catchment.tracing import Tracing
 from collectors.collector import Collector
 from collectors.collector import opened as opened_under
 from collectors.content import PROTOBUF
+from collectors.decode.families import MetricType
+from collectors.decode.remote_wire import REMOTE_WRITE_1
 from collectors.records import Received
 from tests import otlp
+from tests import remote_write as write
 from tests.durable_edge import DurableEdge, metric_rows
 from tests.edge_harness import EdgeHarness, total
 from tests.otlp import ns
@@ -82,10 +85,36 @@ def test_limits_of_another_start_do_not_judge_what_was_acknowledged(tmp_path: Pa
     assert taken == ([0, 3, 3] if first == _WIDE else [0, 0, 3])
 
 
-async def submitted(collector: Collector, body: bytes) -> None:
+def test_held_samples_are_taken_in_before_limits_change(tmp_path: Path) -> None:
+    """A histogram of remote write that is whole, and was only held since more buckets might come, is not refused by
+    limits of the next start; types that are known stay known though fewer may be.
+    """
+    log = SqliteLog.open(tmp_path / "log.db")
+    families = {f"orders_{number}": MetricType.COUNTER for number in range(3)}
+    orders = [(write.labels(name), [(1, 5.0), (2, 8.0)]) for name in families]
+    body = write.body(*write.histogram("seconds", 1, [1, 2, 3], 4.0, [0.5, 1.0]), *orders, metadata=families)
+    taken = []
+    for limits in (_WIDE, replace(_NARROW, histogram_parts_max=1, metric_families_max=1)):
+        config = replace(Config(), data_dir=tmp_path, limits=limits).for_collector()
+        collector = opened_under(config, log, Telemetry(), Tracing("collector"), lambda: ns(3))
+        try:
+            taken.append(sum(points for points, _ in collector._state.acknowledged().values()))
+            if limits == _WIDE:
+                asyncio.run(submitted(collector, body, REMOTE_WRITE_1))
+            else:
+                rows = metric_rows(collector._state.outbox(0, messages_max=100, bytes_max=1 << 30))
+        finally:
+            collector.close()
+    assert taken == [0, 7]
+    assert {(row["metric"], row["kind"], row["sum_int"]) for row in rows if row["metric"] in families} == {
+        (name, "counter", 3) for name in families
+    }
+
+
+async def submitted(collector: Collector, body: bytes, content_type: str = PROTOBUF) -> None:
     """Send one request, which is durable then and no flush has taken it."""
     working = asyncio.create_task(collector._intake.run())
-    request = Received("metrics", "default", "tokyo-1", "{}", PROTOBUF, "", ns(20), "", body)
+    request = Received("metrics", "default", "tokyo-1", "{}", content_type, "", ns(20), "", body)
     await collector._intake.submit(request)
     collector._intake.close()
     await working
