@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from typing import Final
 
 HOST: Final = "127.0.0.1"
 _PORTS: Final = range(12_000, 32_000)
+# "share/of": a process that has this in its environment, and its children, give only that share of the ports. A port is
+# free until it is bound, so those that start servers side by side would now and then choose the same.
+SHARE: Final = "DEMO_PORTS_SHARE"
 _given: set[int] = set()
 
 
@@ -24,8 +28,10 @@ def free_port() -> int:
     """One port, as `free_ports` gives them."""
     # The system's randomness: two demos at once should not race for the same, and a seeded one would repeat itself.
     chance = random.SystemRandom()
+    share, _, of = os.environ.get(SHARE, "0/1").partition("/")
+    ports = _PORTS[int(share) :: int(of)]
     while True:
-        port = chance.choice(_PORTS)
+        port = chance.choice(ports)
         if port not in _given and _is_free(port):
             _given.add(port)
             return port

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from demo.ports import SHARE
 from demo.ports import free_port as a_free_port
 from tests.kafka.broker import Broker
 
 # Machines that run the tests are shared: a slow example is no failure, and a slow generator none either.
 settings.register_profile("catchment", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("catchment")
+
+# Workers of pytest-xdist run side by side; each has ports of its own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _worker = os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")
+    os.environ[SHARE] = f"{_worker}/{os.environ['PYTEST_XDIST_WORKER_COUNT']}"
 
 
 @pytest.fixture

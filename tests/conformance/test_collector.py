@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from catchment.histogram import pack
+from demo.ports import free_port
 from tests.clients.programs import output_of
 from tests.conformance.checks import assert_exact, assert_places_agree
 from tests.conformance.toolchains import Toolchains
 from tests.conformance.workload import faults
-from tests.faults.stack import UP, Stack, free_ports, wait_until
+from tests.faults.stack import UP, Stack, wait_until
 from tests.faults.totals import Totals, differences, stored
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
@@ -62,7 +63,7 @@ service:
 @contextlib.contextmanager
 def collector(binary: str, folder: Path, exporter: str, catchment: Stack) -> Iterator[str]:
     """A running Collector that sends on to Catchment; gives its OTLP/HTTP address."""
-    (port,) = free_ports(1)
+    port = free_port()
     ports = catchment.ports
     endpoint = f"127.0.0.1:{ports['otlp_grpc']}" if exporter == "otlp" else f"http://127.0.0.1:{ports['otlp_http']}"
     with running(binary, folder, _CONFIG.format(receiver=port, exporter=exporter, endpoint=endpoint)):

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 from catchment.histogram import unpack
+from demo.ports import free_port
 from tests.conformance.native_target import KEYS, all_observed, classic_counts, native_bucket, native_counts
 from tests.conformance.toolchains import Toolchains
-from tests.faults.stack import ROLES, Stack, free_ports, wait_until
+from tests.faults.stack import ROLES, Stack, wait_until
 from tests.faults.totals import Stored, disagreements, stored
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]
@@ -46,7 +47,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     """A running Prometheus that takes native histograms; its address."""
     program = shutil.which("prometheus")
     assert program is not None, "prometheus is missing: install Debian's package of that name, or Prometheus itself"
-    (port,) = free_ports(1)
+    port = free_port()
     address = f"127.0.0.1:{port}"
     config = folder / "prometheus.yaml"
     config.write_text(yaml.safe_dump({"scrape_configs": [{**_JOB, "static_configs": [{"targets": [target]}]}]}))
@@ -76,7 +77,7 @@ def test_native_histograms_of_a_go_program(toolchains: Toolchains, tmp_path: Pat
     """
     jobs = tmp_path / "prometheus.yml"
     jobs.write_text("")
-    (port,) = free_ports(1)
+    port = free_port()
     target = f"127.0.0.1:{port}"
     program = toolchains.go_program("target")
     with contextlib.ExitStack() as around:

@@ -15,8 +15,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.ports import free_port
 from tests.clients.text_server import serving_text
-from tests.faults.stack import ROLES, Stack, free_ports, wait_until
+from tests.faults.stack import ROLES, Stack, wait_until
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
 
@@ -54,7 +55,7 @@ def node_exporter() -> Iterator[str]:
     """A running exporter; its address."""
     program = shutil.which("prometheus-node-exporter")
     assert program is not None, "prometheus-node-exporter is missing: install Debian's package of that name"
-    (port,) = free_ports(1)
+    port = free_port()
     address = f"127.0.0.1:{port}"
     with subprocess.Popen([program, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL) as process:
         try:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from demo.ports import free_port
 from tests.conformance.prometheus_target import KEYS, PrometheusTarget, expected, volumes
-from tests.faults.stack import UP, Stack, free_ports, wait_until
+from tests.faults.stack import UP, Stack, wait_until
 from tests.faults.totals import differences, disagreements, same, stored
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(300)]
@@ -39,7 +40,7 @@ def prometheus(folder: Path, target: PrometheusTarget, catchment: Stack) -> Iter
     """A running Prometheus."""
     program = shutil.which("prometheus")
     assert program is not None, "prometheus is missing: install Debian's package of that name, or Prometheus itself"
-    (port,) = free_ports(1)
+    port = free_port()
     config = folder / "prometheus.yaml"
     config.write_text(_CONFIG.format(target=target.port, catchment=catchment.ports["otlp_http"]))
     command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from demo.ports import free_port
 from tests.conformance.checks import assert_places_agree
 from tests.conformance.test_collector import running
 from tests.conformance.toolchains import Toolchains
 from tests.conformance.workload import faults
-from tests.faults.stack import UP, Stack, free_ports, wait_until
+from tests.faults.stack import UP, Stack, wait_until
 from tests.faults.totals import stored
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
@@ -61,7 +62,7 @@ def test_a_collector_writes_remotely_and_exactly_across_our_death(
             _faults(catchment, service, view) for view in ("metrics_cluster_1m", "metrics_region_1m")
         ).strip()
 
-    (port,) = free_ports(1)
+    port = free_port()
     text = _CONFIG.format(receiver=port, catchment=catchment.ports["otlp_http"])
     with running(toolchains.go_program("collector"), tmp_path, text, f"--feature-gates=+{_GATE}"):
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from catchment.columns import EDGE_LANES, GLOBAL_LANES, global_topic, regional_t
 from catchment.crash import VARIABLE
 from catchment.query import Query, Row
 from catchment.sql_client import SqlClient
+from demo.ports import free_ports
 from tests.faults.edge_folder import EdgeFolder
 
 ROLES = ("collector", "aggregator", "store")
@@ -39,21 +38,7 @@ COMMANDS = {
     UP: "up",
 }
 _ADDRESSES = ("otlp_grpc", "otlp_http", "sql", "ui")
-# Below the ports that the system gives to clients: a client that calls while its server is down must not be given the
-# server's own port, which would then be taken.
-_PORTS = range(15_000, 30_000)
 _PREFIX = "catchment"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found += [port] if port not in found else []
-    return found
 
 
 class Stack:
@@ -194,7 +179,7 @@ class Stack:
 
     def metrics(self, role: str) -> str:
         """All of a role's metrics, as Prometheus reads them."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
     def wait_ready(self, *roles: str, seconds: float = 60.0) -> None:

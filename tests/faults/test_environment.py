@@ -15,10 +15,11 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
+from demo.ports import free_ports
 from tests.faults.known_data import KnownData
 from tests.faults.sdk_client import Application, http_exporter, sample_faults
 from tests.faults.small_disk import SmallDisk
-from tests.faults.stack import COMMAND, ROLES, Stack, free_ports, wait_until
+from tests.faults.stack import COMMAND, ROLES, Stack, wait_until
 from tests.faults.totals import differences, disagreements, stored
 
 # Folder → the role that is in trouble when its disk is full, and what it says on the status port.

@@ -24,9 +24,10 @@ from pathlib import Path
 from aggregators.dead_letters import open_letters
 from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
+from demo.ports import free_ports
 from tests.faults.edge_folder import EdgeFolder
 from tests.faults.senders import Sender
-from tests.faults.stack import Stack, free_ports
+from tests.faults.stack import Stack
 from tests.integration.end_to_end import write_tenants
 from tests.kafka.broker import Broker
 
@@ -111,7 +112,7 @@ class Fleet(Stack):
 
     def lag(self, role: str) -> int:
         """Messages that a role knows it has not read."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status[role]}/metrics", timeout=60) as answer:
             found = re.findall(r"^catchment_lag_messages\{.*\} (\S+)$", answer.read().decode(), re.MULTILINE)
         assert found, f"{role} tells no lag"
         return sum(int(float(lag)) for lag in found)
