@@ -22,7 +22,7 @@ SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.randrange(2**32))
 
 
 class Counting:
-    """A program whose counters move with each scrape until it is ``frozen``, younger than the collector."""
+    """A program whose counters move with each scrape until they ``freeze``, younger than the collector."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -31,15 +31,21 @@ class Counting:
         self.hits = self.count = 0
         self.sum = 0.0
         self.buckets = [0, 0, 0]
-        self.frozen = False
+        self._frozen = False
         self.scrapes = 0
+
+    def freeze(self) -> None:
+        """Stand still from now on."""
+        with self._lock:
+            self._frozen = True
 
     def text(self) -> bytes:
         """What a scrape finds."""
         with self._lock:
             self.scrapes += 1
-            if not self.frozen:
-                self.hits += self._chance.randrange(100)
+            if not self._frozen:
+                # Never 0: the hits tell which scrape has arrived.
+                self.hits += self._chance.randrange(1, 100)
                 for _ in range(self._chance.randrange(5)):
                     at = self._chance.randrange(3)
                     self.buckets[at] += 1
@@ -83,7 +89,7 @@ def test_scraped_totals_are_exact_after_kills(tmp_path: Path) -> None:
             stack.start(*roles)
         stack.wait_ready(*ROLES)
         for program in programs:
-            program.frozen = True
+            program.freeze()
         # A scrape may come too late for its timeout, on a busy machine; whatever is not lost is in a later one.
         hits = sum(program.hits for program in programs)
         wait_until(lambda: _hits(stack) >= hits, f"{hits} hits are in SQL", 60, lambda: f"{_hits(stack)} are")
