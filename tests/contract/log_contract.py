@@ -19,6 +19,7 @@ from catchment.errors import Bug, CatchmentError, Corrupt, Fenced, Invalid
 from catchment.log.port import Log, Message, OutMessage, Source
 from tests.contract.log_publisher import BATCH
 from tests.contract.logs import open_log
+from tests.contract.patience import patient_writer, publishing
 
 Test = Callable[[Log], Awaitable[None]]
 
@@ -62,7 +63,7 @@ class LogContract:
             try:
                 if topic:
                     await log.create_topics({topic: partitions})
-                await asyncio.wait_for(test(log), 60)
+                await asyncio.wait_for(test(log), 120)
             finally:
                 await log.close()
 
@@ -136,13 +137,8 @@ class LogContract:
         self.run(log_url, nothing, topic)
         chance = random.Random(hop)
         for _ in range(8):
-            command = [sys.executable, "-m", "tests.contract.log_publisher", log_url, topic, hop]
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-                assert child.stdout is not None
-                child.stdout.readline()
-                with pytest.raises(subprocess.TimeoutExpired):
-                    child.wait(chance.uniform(0.0, 0.15))
-                child.kill()
+            with publishing(log_url, topic, hop) as child, pytest.raises(subprocess.TimeoutExpired):
+                child.wait(chance.uniform(0.0, 0.15))
             self.run(log_url, check)
 
     def test_positions_are_any_number_and_only_rise(self, log_url: str, topic: str) -> None:
@@ -209,7 +205,7 @@ class LogContract:
             try:
                 assert child.stdout is not None
                 await asyncio.to_thread(child.stdout.readline)
-                writer = await log.writer(Source(hop))
+                writer = await patient_writer(log, Source(hop))
                 position = await writer.committed()
                 _, errors = await asyncio.to_thread(child.communicate, None, 30)
                 assert b"Fenced" in errors
@@ -269,16 +265,20 @@ class LogContract:
 
         async def test(log: Log) -> None:
             clock = asyncio.get_running_loop().time
-            started = clock()
-            assert await log.poll(topic, 0, 0, messages_max=1, bytes_max=1, wait_seconds=0.2) == []
-            assert 0.1 < clock() - started < 5
+            seconds = []
+            for _ in range(3):
+                started = clock()
+                assert await log.poll(topic, 0, 0, messages_max=1, bytes_max=1, wait_seconds=0.2) == []
+                seconds.append(clock() - started)
+            # The machine may stand still for a while, but not in each of them.
+            assert 0.1 < min(seconds) < 5, seconds
             waiting = asyncio.create_task(log.poll(topic, 0, 0, messages_max=9, bytes_max=99, wait_seconds=30))
             await asyncio.sleep(0.1)
             assert not waiting.done()
             await (await log.writer(Source(f"hop-{topic}"))).publish(numbered(topic, 1), 1)
             started = clock()
             assert [m.value for m in await waiting] == [b"1"]
-            assert clock() - started < 5
+            assert clock() - started < 20
 
         self.run(log_url, test, topic)
 

@@ -43,7 +43,10 @@ def big(topic: str, count: int) -> list[OutMessage]:
 
 def test_many_processes_may_bear_the_log_at_once(tmp_path: Path) -> None:
     """Processes that open a new file at the same moment agree on one id."""
-    code = "import sys; from catchment.log.sqlite import SqliteLog; print(SqliteLog.open(sys.argv[1]).log_id)"
+    code = (
+        "import sys; from catchment.log.sqlite import SqliteLimits, SqliteLog; "
+        "print(SqliteLog.open(sys.argv[1], SqliteLimits(busy_seconds=60)).log_id)"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "log.db")]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(5)]
     ids = {child.communicate(timeout=60)[0] for child in children}

@@ -14,7 +14,7 @@ import pytest
 from catchment.columns import global_topic
 from catchment.crash import CRASH_POINTS
 from catchment.log.port import OutMessage, Source
-from catchment.log.sqlite import SqliteLog
+from catchment.log.sqlite import SqliteLimits, SqliteLog
 from tests.faults.known_data import KnownData, of_sender
 from tests.faults.stack import ROLES, Stack, wait_until
 from tests.faults.totals import differences, disagreements, stored
@@ -239,7 +239,7 @@ def test_a_death_while_a_message_is_set_aside(
 
 
 async def _publish_garbage(stack: Stack) -> None:
-    log = SqliteLog.open(stack.data / "log" / "log.db")
+    log = SqliteLog.open(stack.data / "log" / "log.db", SqliteLimits(busy_seconds=60))
     writer = await log.writer(Source("test-garbage"))
     message = OutMessage(global_topic("catchment", "metrics_cluster"), "k", b"no envelope")
     await writer.publish([message], consumed=(await writer.committed() or 0) + 1)
