@@ -79,7 +79,7 @@ def running(binary: str, folder: Path, text: str, *options: str) -> Iterator[Non
     with log.open("wb") as output:
         process = subprocess.Popen([binary, "--config", str(config), *options], stdout=output, stderr=output)
     try:
-        wait_until(lambda: b"Everything is ready" in log.read_bytes(), "the Collector runs", 30, log.read_text)
+        wait_until(lambda: b"Everything is ready" in log.read_bytes(), "the Collector runs", 60, log.read_text)
         yield
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()

@@ -60,7 +60,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
 def asked(address: str, query: str) -> dict[str, Any]:
     """What Prometheus holds now of a metric, by ``key``."""
     url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         found = json.loads(answer.read())["data"]["result"]
     return {each["metric"]["key"]: each["histogram"][1] if "histogram" in each else each["value"][1] for each in found}
 
@@ -90,7 +90,7 @@ def test_native_histograms_of_a_go_program(toolchains: Toolchains, tmp_path: Pat
         job = {**_JOB, "scrape_native_histograms": True, "static_configs": [{"targets": [target]}]}
         jobs.write_text(yaml.safe_dump({"scrape_configs": [job]}))
         for turn in range(1, _TURNS + 1):
-            urllib.request.urlopen(f"http://{target}/turn", timeout=10).close()
+            urllib.request.urlopen(f"http://{target}/turn", timeout=60).close()
             time.sleep(0.1)
             if turn % 8 == 0:
                 roles = ROLES if turn % 16 == 0 else ("collector",)

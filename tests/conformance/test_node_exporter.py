@@ -40,7 +40,7 @@ class Recorder:
         with self._lock:
             if self._stands and self.answers:
                 return self.answers[-1].encode()
-            with urllib.request.urlopen(f"http://{self._exporter}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{self._exporter}/metrics", timeout=60) as answer:
                 text = str(answer.read().decode())
             self.answers.append(text)
             return text.encode()
@@ -99,7 +99,7 @@ def test_a_node_exporter_adds_up(tmp_path: Path) -> None:
         serving_text((recorder := Recorder(exporter)).answer) as port,
         Stack(tmp_path / "stack", f"scrape: {{file: {jobs}}}\n") as stack,
     ):
-        wait_until(lambda: _answers(exporter), "the exporter answers", 30)
+        wait_until(lambda: _answers(exporter), "the exporter answers")
         stack.start(*ROLES)
         stack.wait_ready(*ROLES)
         job = {"job_name": "node", "scrape_interval": "500ms", "scrape_timeout": "500ms"}
