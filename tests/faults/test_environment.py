@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
-from demo.ports import free_ports
+from demo.ports import SHARE, free_ports
 from tests.faults.known_data import KnownData
 from tests.faults.sdk_client import Application, http_exporter, sample_faults
 from tests.faults.small_disk import SmallDisk
@@ -179,3 +179,12 @@ def test_ports_are_below_those_that_clients_get() -> None:
     """The ports of these tests are not the system's to give away while a server is down."""
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     assert all(port < int(first) for port in free_ports(20))
+
+
+def test_processes_side_by_side_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each share of the ports is another one, so that nobody is given what another has not bound yet."""
+    given = []
+    for share in range(3):
+        monkeypatch.setenv(SHARE, f"{share}/3")
+        given.append({port % 3 for port in free_ports(20)})
+    assert sorted(given, key=min) == [{0}, {1}, {2}]
