@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,18 +29,32 @@ def own(kafka_broker: Broker, prefix: str) -> KafkaSettings:
     return KafkaSettings((kafka_broker.plain,), prefix)
 
 
+def publishing(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A child that publishes, and how far it had come then; one that the broker put off (Retry) is started again."""
+    for _ in range(5):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout is not None
+        if line := child.stdout.readline():
+            return child, int(line)
+        _, errors = child.communicate()
+        assert b"Retry" in errors, errors.decode()
+    raise AssertionError(errors.decode())
+
+
 def test_a_log_without_a_broker_is_retry_and_closes_soon(prefix: str) -> None:
     """With no broker every call is Retry within its time, and closing takes none."""
 
     async def body() -> None:
-        log = KafkaLog(KafkaSettings(("127.0.0.1:1",), prefix, request_seconds=0.5, start_seconds=0.5))
+        # Whatever closing waited for would take it a minute.
+        settings = KafkaSettings(("127.0.0.1:1",), prefix, request_seconds=0.5, start_seconds=0.5, stop_seconds=60)
+        log = KafkaLog(settings)
         with pytest.raises(Retry):
             _ = log.log_id
         for call in (log.find(), log.writer(Source("h")), log.end_offset("t", 0), log.create_topics({"t": 1})):
             with pytest.raises(Retry):
-                await asyncio.wait_for(call, 5)
-        await asyncio.wait_for(log.close(), 1)
-        await asyncio.wait_for(log.close(), 1)
+                await asyncio.wait_for(call, 20)
+        await asyncio.wait_for(log.close(), 20)
+        await asyncio.wait_for(log.close(), 20)
         with pytest.raises(Retry, match="closed"):
             await log.find()
 
@@ -81,38 +96,45 @@ def test_a_broker_that_dies_within_publishes(own: KafkaSettings, kafka_broker: B
         await log.create_topics({topic: 1})
         clock = asyncio.get_running_loop().time
         stop = asyncio.Event()
-        retries = 0
+        number = 0
 
-        async def publish() -> int:
-            nonlocal retries
-            number = 0
+        async def publish() -> None:
+            nonlocal number
             while not stop.is_set():
-                try:
+                writer = None
+                with suppress(Retry):
                     writer = await log.writer(Source("hop"))
                     number = await writer.committed() or 0
                     while not stop.is_set():
                         await writer.publish(numbered(topic, number), number + 1)
                         number += 1
-                except Retry:
-                    retries += 1
-                started = clock()
-                await writer.close()
-                assert clock() - started < 8
-            return number
+                if writer is not None:
+                    started = clock()
+                    await writer.close()
+                    assert clock() - started < 20
 
         publishing = asyncio.create_task(publish())
+
+        async def ten_more() -> None:
+            enough = number + 10
+            while number < enough:
+                assert not publishing.done(), publishing
+                await asyncio.sleep(0.02)
+
         for _ in range(2):
-            await asyncio.sleep(0.5)
-            await asyncio.to_thread(kafka_broker.kill)
-            await asyncio.sleep(0.3)
-            await asyncio.to_thread(kafka_broker.start)
-            await asyncio.sleep(2)
+            await ten_more()
+            try:
+                await asyncio.to_thread(kafka_broker.kill)
+                await asyncio.sleep(0.3)
+            finally:
+                await asyncio.to_thread(kafka_broker.start)
+        await ten_more()
         stop.set()
-        number = await publishing
+        await publishing
         position = await (await log.writer(Source("hop"))).committed()
         values = [int(m.value) for m in await read_all(log, topic, 0)]
         assert position == number
-        assert values == list(range(number)) and number > 20
+        assert values == list(range(number))
 
     # Short times, so that the writer gives up and starts anew instead of waiting for the broker.
     run(replace(own, transaction_seconds=4, request_seconds=2), body)
@@ -126,29 +148,26 @@ def test_a_zombie_wakes_and_changes_nothing(settings: KafkaSettings, prefix: str
     async def body(log: KafkaLog) -> None:
         await log.create_topics({topic: 2})
         command = [sys.executable, "-m", "tests.contract.log_publisher", url, topic, "hop"]
-        child = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
+        child, _ = await asyncio.to_thread(publishing, command)
         try:
             assert child.stdout is not None
-            for _ in range(3):
-                await child.stdout.readline()
+            for _ in range(2):
+                await asyncio.to_thread(child.stdout.readline)
             child.send_signal(signal.SIGSTOP)
             writer = await log.writer(Source("hop"))
             position = await writer.committed()
             assert position
             await writer.publish(numbered(topic, -1), position + 1)
             child.send_signal(signal.SIGCONT)
-            _, errors = await asyncio.wait_for(child.communicate(), 30)
+            _, errors = await asyncio.to_thread(child.communicate, timeout=60)
             assert b"Fenced" in errors
             assert await writer.committed() == position + 1
             values = [m.value.rstrip(b".") for p in (0, 1) for m in await read_all(log, topic, p)]
             expected = [f"{number}/{index}".encode() for number in range(position) for index in range(5)]
             assert sorted(values) == sorted([*expected, b"-1"])
         finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            child.kill()
+            child.communicate()
 
     run(settings, body)
 
@@ -161,19 +180,23 @@ def test_a_writer_that_stood_still_is_not_fenced_by_nobody(settings: KafkaSettin
         await log.create_topics({topic: 1})
         writer = await log.writer(Source("hop"))
         await writer.publish(numbered(topic, 1), 1)
+        await writer.close()
+        # Only what is to outlast its transaction has a short one.
+        hasty = await KafkaLog.open(replace(settings, transaction_seconds=1))
+        writer = await hasty.writer(Source("hop"))
         publishing = asyncio.create_task(writer.publish([OutMessage(topic, "", b"x" * 900_000, partition=0)] * 20, 2))
         await asyncio.sleep(0.005)
         # The whole process stands still, as under SIGSTOP; the broker aborts meanwhile.
         time.sleep(4)  # noqa: ASYNC251
         with pytest.raises(Retry):
             await publishing
-        await writer.close()
+        await hasty.close()
         writer = await log.writer(Source("hop"))
         assert await writer.committed() == 1
         await writer.publish(numbered(topic, 2), 2)
         assert [m.value for m in await read_all(log, topic, 0)] == [b"1", b"2"]
 
-    run(replace(settings, transaction_seconds=1), body)
+    run(settings, body)
 
 
 def test_a_publisher_killed_over_and_over(settings: KafkaSettings, prefix: str) -> None:
@@ -184,9 +207,10 @@ def test_a_publisher_killed_over_and_over(settings: KafkaSettings, prefix: str) 
     command = [sys.executable, "-m", "tests.contract.log_publisher", url, topic, "hop"]
     printed = 0
     for attempt in range(20):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        child, number = publishing(command)
+        with child:
             assert child.stdout is not None
-            printed = max(printed, int(child.stdout.readline()))
+            printed = max(printed, number)
             time.sleep(0.01 * attempt)
             child.kill()
             for line in child.stdout.read().splitlines():
@@ -223,12 +247,19 @@ def test_a_fenced_writer_closes_soon(settings: KafkaSettings) -> None:
 
     async def body(log: KafkaLog) -> None:
         clock = asyncio.get_running_loop().time
-        first, second = await log.writer(Source("hop")), await log.writer(Source("hop"))
-        with pytest.raises(Fenced):
-            await first.publish([], 1)
-        for writer in (first, second, first):
-            started = clock()
-            await writer.close()
-            assert clock() - started < 1
+
+        async def seconds_max() -> float:
+            first, second = await log.writer(Source("hop")), await log.writer(Source("hop"))
+            with pytest.raises(Fenced):
+                await first.publish([], 1)
+            seconds = []
+            for writer in (first, second, first):
+                started = clock()
+                await writer.close()
+                seconds.append(clock() - started)
+            return max(seconds)
+
+        # Three trials, since the machine may be busy: what is waited for in vain takes twice as long each time.
+        assert min([await seconds_max() for _ in range(3)]) < 1
 
     run(settings, body)
