@@ -87,7 +87,7 @@ def test_the_whole_path_on_kafka(stack: Stack, kafka_broker: Broker, capsys: pyt
         stack.wait_ready(role)
     eventually(stack, SENT, 70)
     eventually(stack, "SELECT sum(c.points) FROM metrics_cluster_1m AS c", 70)
-    assert disagreements(stack) == []
+    wait_until(lambda: not disagreements(stack), "all places agree", details=lambda: "\n".join(disagreements(stack)))
     stack.stop(COLLECTOR, AGGREGATOR, STORE)
 
 
