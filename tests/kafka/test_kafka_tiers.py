@@ -43,11 +43,13 @@ def test_zones_regions_and_the_globe_stack(tmp_path: Path, kafka_broker: Broker)
             victim.start(role, **({"aggregator": "{linger: 50ms, region_store: true}"} if victim is globe else {}))
         for store in (globe, region):
             eventually(store, _POINTS, 2 * 3 * 30, seconds=90)
-            eventually(store, "SELECT sum(t.points) FROM control_totals AS t WHERE level = 'region'", 2 * 3 * 30)
+            eventually(
+                store, "SELECT sum(t.points) FROM control_totals AS t WHERE level = 'region'", 2 * 3 * 30, seconds=60
+            )
         clusters = "SELECT groupUniqArray(m.cluster) AS c, sum(m.points) AS p FROM metrics_cluster_1m AS m "
         clusters += f"WHERE region = '{REGION}'"
-        eventually(region, f"SELECT p FROM ({clusters} AND metric = 'load')", 60)
-        eventually(globe, f"SELECT p FROM ({clusters} AND metric = 'sli.up')", 60)
+        for store, metric in ((region, "load"), (region, "sli.up"), (globe, "sli.up")):
+            eventually(store, f"SELECT p FROM ({clusters} AND metric = '{metric}')", 60, seconds=60)
         at_globe, at_region = stored(globe, "metrics_cluster_1m"), stored(region, "metrics_cluster_1m")
         assert {metric for _, metric, _ in at_globe} == {"sli.up"}
         assert {metric for _, metric, _ in at_region} == {"sli.up", "load"}
