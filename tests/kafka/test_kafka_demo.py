@@ -94,7 +94,10 @@ def test_a_broker_does_not_outlive_its_starter(tmp_path: Path) -> None:
         try:
             assert starter.stdout is not None and starter.stdout.readline() == "started\n"
             properties = folder / "server.properties"
-            assert any("java" in process.name() for process in processes_of(properties))
+            # The shell becomes the broker a little later.
+            wait_until(
+                lambda: any("java" in process.name() for process in _running(processes_of(properties))), "it runs"
+            )
         finally:
             starter.send_signal(signal.SIGKILL)
     wait_until(lambda: not _running(processes_of(properties)), "the broker is gone")
