@@ -61,8 +61,8 @@ def test_added_partitions_are_read_without_a_restart(settings: KafkaSettings, tm
             await send(other, 3, 3)
             for lane in ("cluster", "region"):
                 await until(lambda lane=lane: store.one(STORED.format(lane)) == 36)  # type: ignore[misc]
-            loaded = [store.ledger.loaded(log.log_id, tables[1], number).messages for number in range(4)]
-            assert all(loaded), loaded
+            # Rows are to be seen a little before the ledger says that they were loaded.
+            await until(lambda: all(store.ledger.loaded(log.log_id, tables[1], number).messages for number in range(4)))
             stop.set()
             await asyncio.gather(*running)
             loader.close()
