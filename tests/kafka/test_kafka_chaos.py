@@ -40,6 +40,8 @@ ROUNDS = int(os.environ.get("CATCHMENT_CHAOS_ROUNDS") or len(DECK))
 SEED = int(os.environ.get("CATCHMENT_FAULT_SEED") or random.SystemRandom().randrange(2**32))
 # All is compared after so many rounds, so that a difference is found near its cause.
 ROUNDS_BETWEEN_CHECKS = 25
+# In which the store has looked for more for certain.
+LOOKS_SECONDS = 2.5
 _FAULTS_SAID_MAX = 40
 
 
@@ -48,7 +50,7 @@ def fleet(tmp_path: Path, kafka_broker: Broker) -> Iterator[Fleet]:
     """A running fleet."""
     with Fleet(tmp_path, kafka_broker) as fleet:
         fleet.start(*ROLES)
-        fleet.wait_ready(*ROLES)
+        fleet.wait_ready(*ROLES, seconds=WAIT_SECONDS)
         yield fleet
 
 
@@ -141,8 +143,15 @@ def check_at_the_end(fleet: Fleet, applications: list[Application]) -> None:
     fleet.stop(*COLLECTORS)
     fleet.stop(*AGGREGATORS)
     settle(fleet)
-    time.sleep(1)  # the store looks for more twice a second
-    wait_until(lambda: not fleet.lag(STORE), "the store has read everything", WAIT_SECONDS)
+    read_since: float | None = None
+
+    def has_read_everything() -> bool:
+        nonlocal read_since
+        # The store looks for more twice a second; until then it says what was before.
+        read_since = None if fleet.lag(STORE) else read_since or time.monotonic()
+        return read_since is not None and time.monotonic() - read_since > LOOKS_SECONDS
+
+    wait_until(has_read_everything, "the store has read everything", WAIT_SECONDS)
     found = faults(fleet, applications)
     fleet.stop(STORE)
     found += fleet.set_aside()
