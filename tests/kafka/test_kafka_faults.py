@@ -94,6 +94,8 @@ def test_a_broker_that_dies_within_publishes(own: KafkaSettings, kafka_broker: B
 
     async def body(log: KafkaLog) -> None:
         await log.create_topics({topic: 1})
+        # Short times, so that the writer gives up and starts anew instead of waiting for the broker.
+        hasty = KafkaLog(replace(own, transaction_seconds=4, request_seconds=2))
         clock = asyncio.get_running_loop().time
         stop = asyncio.Event()
         number = 0
@@ -103,8 +105,10 @@ def test_a_broker_that_dies_within_publishes(own: KafkaSettings, kafka_broker: B
             while not stop.is_set():
                 writer = None
                 with suppress(Retry):
-                    writer = await log.writer(Source("hop"))
-                    number = await writer.committed() or 0
+                    writer = await hasty.writer(Source("hop"))
+                    position = await writer.committed() or 0
+                    assert position >= number
+                    number = position
                     while not stop.is_set():
                         await writer.publish(numbered(topic, number), number + 1)
                         number += 1
@@ -131,13 +135,14 @@ def test_a_broker_that_dies_within_publishes(own: KafkaSettings, kafka_broker: B
         await ten_more()
         stop.set()
         await publishing
+        await hasty.close()
         position = await (await log.writer(Source("hop"))).committed()
         values = [int(m.value) for m in await read_all(log, topic, 0)]
-        assert position == number
-        assert values == list(range(number))
+        # The last publish may have ended in Retry, and happened.
+        assert position is not None and number <= position <= number + 1
+        assert values == list(range(position))
 
-    # Short times, so that the writer gives up and starts anew instead of waiting for the broker.
-    run(replace(own, transaction_seconds=4, request_seconds=2), body)
+    run(own, body)
 
 
 def test_a_zombie_wakes_and_changes_nothing(settings: KafkaSettings, prefix: str) -> None:
