@@ -21,7 +21,7 @@ def run(settings: KafkaSettings, body: Body, *, may_create: bool = True) -> None
     async def limited() -> None:
         log = await KafkaLog.open(settings, may_create=may_create)
         try:
-            await asyncio.wait_for(body(log), 90)
+            await asyncio.wait_for(body(log), 150)
         finally:
             await log.close()
 
@@ -36,6 +36,13 @@ async def administer(settings: KafkaSettings, work: Callable[[AIOKafkaAdminClien
         await work(admin)
     finally:
         await admin.close()
+
+
+async def forgotten(log: KafkaLog, topic: str) -> None:
+    """Wait until the broker knows that a topic was deleted: the controller has answered before that."""
+    async with asyncio.timeout(60):
+        while topic in {one.name for one in await log._topics.of_prefix()}:
+            pass
 
 
 async def published(log: KafkaLog, topic: str, *numbers: int) -> None:

@@ -54,6 +54,9 @@ def test_added_partitions_are_read_without_a_restart(settings: KafkaSettings, tm
             more = {metrics: NewPartitions(3), global_topic(settings.prefix, "metrics_region"): NewPartitions(4)}
             await administer(settings, lambda admin: admin.create_partitions(more))
             other = KafkaLog(settings)
+            async with asyncio.timeout(60):  # the controller has answered, the broker may not know yet
+                while (await other._topics.get(metrics, fresh=True)).partitions < 3:
+                    pass
             await send(other, 2, 3)
             await until(lambda: sum(status.topic == metrics for status in aggregator.status()) == 3)
             await until(lambda: sum(status.topic == tables[1] for status in loader.status()) == 4)

@@ -16,7 +16,7 @@ from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.port import OutMessage, Source
 from tests.contract.log_contract import read_all
-from tests.kafka.support import administer, published, run
+from tests.kafka.support import administer, forgotten, published, run
 
 
 def test_the_limit_of_a_message_is_exact_on_both_sides(settings: KafkaSettings, prefix: str) -> None:
@@ -91,6 +91,9 @@ def test_a_topic_that_takes_too_small_messages_is_a_clear_fault(settings: KafkaS
         await log.create_topics({topic: 1})
         resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "1000000"})
         await administer(settings, lambda admin: admin.alter_configs([resource]))
+        async with asyncio.timeout(60):  # the controller has answered, the broker may not know yet
+            while not await log.faults():
+                pass
         with pytest.raises(Invalid, match=f"topic {topic} takes batches of 1000000 bytes.*kafka-configs"):
             await log.create_topics({topic: 1})
         assert len(await log.faults()) == 1
@@ -122,6 +125,7 @@ def test_a_topic_created_anew_is_refused(settings: KafkaSettings, prefix: str) -
         await log.create_topics({topic: 1})
         await published(log, topic, 1)
         await administer(settings, lambda admin: admin.delete_topics([topic]))
+        await forgotten(log, topic)
 
     async def after(log: KafkaLog) -> None:
         with pytest.raises(Invalid, match="deleted and created anew"):
@@ -144,6 +148,7 @@ def test_a_log_without_its_positions_is_not_born_again(settings: KafkaSettings, 
     async def before(log: KafkaLog) -> None:
         await log.create_topics({topic: 1})
         await administer(settings, lambda admin: admin.delete_topics([f"{prefix}.positions"]))
+        await forgotten(log, f"{prefix}.positions")
 
     async def nothing(_: KafkaLog) -> None:
         raise AssertionError("it was opened")
