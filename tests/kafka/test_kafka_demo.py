@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -95,13 +96,16 @@ def test_a_broker_does_not_outlive_its_starter(tmp_path: Path) -> None:
             assert starter.stdout is not None and starter.stdout.readline() == "started\n"
             properties = folder / "server.properties"
             # The shell becomes the broker a little later.
-            wait_until(
-                lambda: any("java" in process.name() for process in _running(processes_of(properties))), "it runs"
-            )
+            wait_until(lambda: any("java" in name for name in _running(properties)), "the broker runs")
         finally:
             starter.send_signal(signal.SIGKILL)
-    wait_until(lambda: not _running(processes_of(properties)), "the broker is gone")
+    wait_until(lambda: not _running(properties), "the broker is gone")
 
 
-def _running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+def _running(folder: Path) -> list[str]:
+    """Names of the living processes of a folder."""
+    names = []
+    for process in processes_of(folder):
+        with suppress(psutil.NoSuchProcess):  # gone meanwhile
+            names += [process.name()] if process.status() != psutil.STATUS_ZOMBIE else []
+    return names
