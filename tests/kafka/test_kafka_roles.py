@@ -79,14 +79,14 @@ def test_the_whole_path_on_kafka(stack: Stack, kafka_broker: Broker, capsys: pyt
     finally:
         kafka_broker.start()
     stack.wait_ready(COLLECTOR, AGGREGATOR, STORE)
-    eventually(stack, SENT, 10)
+    eventually(stack, SENT, 10, seconds=60)
     for index, role in enumerate((AGGREGATOR, STORE, COLLECTOR)):
         sent(stack, 20, seconds_ago=30 - 10 * index)
         stack.kill(role)
         stack.start(role)
         stack.wait_ready(role)
-    eventually(stack, SENT, 70)
-    eventually(stack, "SELECT sum(c.points) FROM metrics_cluster_1m AS c", 70)
+    eventually(stack, SENT, 70, seconds=60)
+    eventually(stack, "SELECT sum(c.points) FROM metrics_cluster_1m AS c", 70, seconds=60)
     wait_until(lambda: not disagreements(stack), "all places agree", details=lambda: "\n".join(disagreements(stack)))
     stack.stop(COLLECTOR, AGGREGATOR, STORE)
 

@@ -65,7 +65,7 @@ def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
         second.wait_ready(COLLECTOR)
         sent(stack, 10, seconds_ago=60)
         sent(second, 10, seconds_ago=60)
-        eventually(stack, STORED, [[new, 10], [OLD, 10]])
+        eventually(stack, STORED, [[new, 10], [OLD, 10]], seconds=60)
 
         second.stop(COLLECTOR)
         second.start(COLLECTOR, program=NEXT, cluster=f"{{name: {new}}}")
@@ -75,9 +75,9 @@ def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
         topic = f"{settings.prefix}.{REGION}.metrics_cluster/{partition_of(new)}"
         wait_until(lambda: f"{topic} is held: version 2" in stack.reasons(AGGREGATOR), "the aggregator holds")
         # Of the other partition rows, of the other lanes all: what waits shows as a difference.
-        eventually(stack, STORED, [[new, 10], [OLD, 15]])
-        eventually(stack, ACCEPTED, [[new, 17], [OLD, 15]])
-        assert stack.metric(AGGREGATOR, "catchment_held_messages") == 1
+        eventually(stack, STORED, [[new, 10], [OLD, 15]], seconds=60)
+        eventually(stack, ACCEPTED, [[new, 17], [OLD, 15]], seconds=60)
+        wait_until(lambda: stack.metric(AGGREGATOR, "catchment_held_messages") == 1, "the aggregator counts it")
         assert stack.metric(AGGREGATOR, "catchment_halted_partitions") == 0
 
         stack.stop(AGGREGATOR)
@@ -86,17 +86,17 @@ def test_what_a_newer_version_writes_is_held_and_counts_once_after_the_upgrade(
         topic = f"{settings.prefix}.global.metrics_cluster/"
         wait_until(lambda: f"{topic}" in stack.reasons(STORE) and "is held" in stack.reasons(STORE), "the store holds")
         sent(stack, 3, seconds_ago=40)
-        eventually(stack, IN_REGION, 35)
-        eventually(stack, STORED, [[new, 10], [OLD, 15]])
-        assert stack.metric(STORE, "catchment_held_messages") == 1
+        eventually(stack, IN_REGION, 35, seconds=60)
+        eventually(stack, STORED, [[new, 10], [OLD, 15]], seconds=60)
+        wait_until(lambda: stack.metric(STORE, "catchment_held_messages") == 1, "the store counts it")
         assert stack.metric(STORE, "catchment_halted_partitions") == 0
 
         stack.stop(STORE)
         stack.start(STORE, program=NEXT)
         stack.wait_ready(STORE)
-        eventually(stack, STORED, [[new, 17], [OLD, 18]])
-        eventually(stack, IN_REGION, 35)
-        eventually(stack, DISAGREE, 0)
-        eventually(stack, f"SELECT cluster FROM clusters WHERE version = '{NEXT_PROGRAM}'", new)
+        eventually(stack, STORED, [[new, 17], [OLD, 18]], seconds=60)
+        eventually(stack, IN_REGION, 35, seconds=60)
+        eventually(stack, DISAGREE, 0, seconds=60)
+        eventually(stack, f"SELECT cluster FROM clusters WHERE version = '{NEXT_PROGRAM}'", new, seconds=60)
         assert asyncio.run(dead_letters(settings)) == 0
         assert stack.metric(STORE, "catchment_dead_letters_total") == 0
