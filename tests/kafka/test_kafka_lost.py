@@ -128,13 +128,13 @@ def test_an_aggregator_goes_on_where_somebody_put_it(settings: KafkaSettings) ->
         stop = asyncio.Event()
         aggregator = Aggregator(log, config)
         running = asyncio.create_task(aggregator.run(stop))
-        await until(lambda: any(status.state == "halted" for status in aggregator.status()))
+        await until(lambda: any(status.state == "halted" for status in aggregator.status()), 60)
         others = [status for status in aggregator.status() if status.topic != metrics]
-        await until(lambda: sum(status.rows_in for status in others) == 3)
+        await until(lambda: sum(status.rows_in for status in others) == 3, 60)
         await move_position(settings, source, left)
-        await until(aggregator.ready)
+        await until(aggregator.ready, 60)
         (moved,) = [status for status in aggregator.status() if status.topic == metrics]
-        await until(lambda: moved.rows_in == 1)
+        await until(lambda: moved.rows_in == 1, 60)
         stop.set()
         await running
 

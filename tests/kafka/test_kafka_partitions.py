@@ -50,7 +50,7 @@ def test_added_partitions_are_read_without_a_restart(settings: KafkaSettings, tm
             aggregator, stop = Aggregator(log, config), asyncio.Event()
             running = [asyncio.create_task(aggregator.run(stop)), asyncio.create_task(loader.run(stop))]
             await send(log, 1, 1)
-            await until(lambda: aggregator.ready() and loader.ready)
+            await until(lambda: aggregator.ready() and loader.ready, 60)
             more = {metrics: NewPartitions(3), global_topic(settings.prefix, "metrics_region"): NewPartitions(4)}
             await administer(settings, lambda admin: admin.create_partitions(more))
             other = KafkaLog(settings)
@@ -58,14 +58,16 @@ def test_added_partitions_are_read_without_a_restart(settings: KafkaSettings, tm
                 while (await other._topics.get(metrics, fresh=True)).partitions < 3:
                     pass
             await send(other, 2, 3)
-            await until(lambda: sum(status.topic == metrics for status in aggregator.status()) == 3)
-            await until(lambda: sum(status.topic == tables[1] for status in loader.status()) == 4)
-            await until(lambda: aggregator.ready() and loader.ready)
+            await until(lambda: sum(status.topic == metrics for status in aggregator.status()) == 3, 60)
+            await until(lambda: sum(status.topic == tables[1] for status in loader.status()) == 4, 60)
+            await until(lambda: aggregator.ready() and loader.ready, 60)
             await send(other, 3, 3)
             for lane in ("cluster", "region"):
-                await until(lambda lane=lane: store.one(STORED.format(lane)) == 36)  # type: ignore[misc]
+                await until(lambda lane=lane: store.one(STORED.format(lane)) == 36, 60)  # type: ignore[misc]
             # Rows are to be seen a little before the ledger says that they were loaded.
-            await until(lambda: all(store.ledger.loaded(log.log_id, tables[1], number).messages for number in range(4)))
+            await until(
+                lambda: all(store.ledger.loaded(log.log_id, tables[1], number).messages for number in range(4)), 60
+            )
             stop.set()
             await asyncio.gather(*running)
             loader.close()
