@@ -54,7 +54,7 @@ def run(settings: KafkaSettings, body: Body) -> None:
 
 def run_steadily(settings: KafkaSettings, body: Body) -> None:
     """The same, anew where it failed and the process stood still: heartbeats stood still with it, and members that
-    are not heard of for a session are expelled."""
+    are not heard of for a session are expelled; requests have timed out, too."""
 
     async def watched(log: KafkaLog, topic: str) -> None:
         clock = asyncio.get_running_loop().time
@@ -166,14 +166,16 @@ def test_two_members_share_and_one_that_leaves_hands_over(settings: KafkaSetting
         one = await Member.join(log, topic)
         await until(lambda: one.partitions == ALL, "the first has all")
         other = await Member.join(log, topic)
-        await until(lambda: share(one, other), "both share")
-        kept = one.partitions
-        assert kept is not None and kept <= ALL
-        await one.leave()
-        await until(lambda: other.partitions == ALL, "the other has all", 0.75 * settings.session_seconds)
-        await other.leave()
+        try:
+            await until(lambda: share(one, other), "both share")
+            kept = one.partitions
+            assert kept is not None and kept <= ALL
+            await one.leave()
+            await until(lambda: other.partitions == ALL, "the other has all", 0.75 * settings.session_seconds)
+        finally:
+            await asyncio.gather(one.leave(), other.leave())
 
-    run(settings, body)
+    run_steadily(settings, body)
 
 
 def test_a_member_that_is_killed_is_taken_over(settings: KafkaSettings) -> None:
