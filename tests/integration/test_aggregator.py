@@ -326,8 +326,9 @@ def test_a_position_that_the_log_does_not_hold_halts_its_partition_only(tmp_path
         assert halted.topic == METRICS and "data is lost: position 2 was there" in halted.reason
         assert not aggregator.ready()
         await send(log, [message(envelope("totals", [totals_row("c", 1, 1, 5)]))], 1)
-        await asyncio.sleep(0.3)
-        tables = await global_tables(log)
+        async with asyncio.timeout(30):
+            while (tables := await global_tables(log))["totals"].num_rows == 0:  # noqa: ASYNC110 a log is polled
+                await asyncio.sleep(0.02)
         assert (tables["totals"].num_rows, tables["metrics_region"].num_rows) == (1, 0)
         await send(log, [sealed, sealed, sealed], 2)
         await until(lambda: halted.position == 3)
