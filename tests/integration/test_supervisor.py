@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from catchment.cli import http_get
 from catchment.cli.exits import EnvironmentFault
 from catchment.cli.folder_lock import FolderLock
 from catchment.cli.ports import check_free
@@ -38,6 +40,12 @@ def specs(folder: Path, behaviour: str = "fine") -> list[ChildSpec]:
     return result
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child may take long to say how it is: with 2 s a busy machine makes it one that does not answer."""
+    monkeypatch.setattr(http_get, "request", partial(http_get.request, timeout_seconds=60.0))
+
+
 def events(folder: Path) -> list[list[str]]:
     """What the children noted: [what, name, pid, region]."""
     file = folder / "events"
@@ -45,8 +53,8 @@ def events(folder: Path) -> list[list[str]]:
 
 
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something holds, at most 20 s."""
-    async with asyncio.timeout(20):
+    """Wait until something holds, at most 60 s."""
+    async with asyncio.timeout(60):
         while True:
             answer = holds()
             if answer if isinstance(answer, bool) else await answer:
@@ -60,11 +68,11 @@ async def running(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[int]]:
     ready = asyncio.Event()
     task = asyncio.create_task(supervisor.run(ready))
     try:
-        await asyncio.wait_for(ready.wait(), 20)
+        await asyncio.wait_for(ready.wait(), 60)
         yield task
     finally:
         supervisor.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
 def pid_of(folder: Path, name: str) -> int:
@@ -138,7 +146,7 @@ def test_a_child_that_cannot_start_stops_all_with_its_code(tmp_path: Path) -> No
 
     async def scenario() -> int:
         supervisor = Supervisor(specs(tmp_path, "refused"), tmp_path / "run", Telemetry())
-        return await asyncio.wait_for(supervisor.run(asyncio.Event()), 20)
+        return await asyncio.wait_for(supervisor.run(asyncio.Event()), 60)
 
     assert asyncio.run(scenario()) == 3
 
@@ -147,12 +155,12 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     """A stuck child costs `stop_seconds`, and the one behind it still stops gracefully."""
 
     async def scenario() -> float:
-        supervisor = Supervisor(specs(tmp_path, "stuck"), tmp_path / "run", Telemetry(), stop_seconds=1.0)
+        supervisor = Supervisor(specs(tmp_path, "stuck"), tmp_path / "run", Telemetry(), stop_seconds=5.0)
         async with running(supervisor):
             started = time.monotonic()
         return time.monotonic() - started
 
-    assert 1.0 <= asyncio.run(scenario()) < 10
+    assert 5.0 <= asyncio.run(scenario()) < 60
     assert [name for what, name, *_ in events(tmp_path) if what == "stop"] == ["collector", "store"]
 
 
@@ -167,7 +175,7 @@ def test_a_second_stop_kills(tmp_path: Path) -> None:
             started = time.monotonic()
         return time.monotonic() - started
 
-    assert asyncio.run(scenario()) < 10
+    assert asyncio.run(scenario()) < 50
 
 
 def test_children_read_their_configuration_again(tmp_path: Path) -> None:
@@ -205,13 +213,15 @@ def test_a_reload_while_children_start_is_for_them_too(tmp_path: Path) -> None:
                 file = tmp_path / f"{name}.yaml"
                 file.write_text(file.read_text().replace("region: first", "region: second"))
                 supervisor.reload()
-            await asyncio.wait_for(ready.wait(), 20)
-            await until(lambda: {region for *_, region in events(tmp_path)[-3:]} == {"second"})
+            await asyncio.wait_for(ready.wait(), 60)
+            # A child's latest line is of what it runs with.
+            latest = dict.fromkeys(NAMES, "second")
+            await until(lambda: {name: region for _, name, _, region in events(tmp_path)} == latest)
             assert [child.restarts for child in supervisor.children] == [0, 0, 0]
             assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         finally:
             supervisor.stop()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 60)
 
     asyncio.run(scenario())
 
