@@ -191,7 +191,9 @@ def test_the_status_server_answers_probes(reasons: list[str], stalled: list[str]
             answers = {}
             for text in asked:
                 method, path = text.split()
-                answers[text] = await http_get.request(address.host, address.port, path, method=method)
+                answers[text] = await http_get.request(
+                    address.host, address.port, path, method=method, timeout_seconds=60.0
+                )
             return answers
         finally:
             await server.stop()
