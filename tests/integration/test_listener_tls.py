@@ -82,7 +82,7 @@ def test_real_clients_ask_over_https(server: Server, authority: Authority) -> No
     untrusting = subprocess.run([*curl[:2], *curl[4:]], capture_output=True, text=True, check=False)
     assert untrusting.returncode == 60
     context = ssl.create_default_context(cafile=authority.ca)
-    with httpx.Client(verify=context, auth=("ops", "secret")) as client:
+    with httpx.Client(verify=context, auth=("ops", "secret"), timeout=60) as client:
         assert client.post(url, content=query).text == "61\n"
     pool = urllib3.PoolManager(ca_certs=str(authority.ca))
     connected = clickhouse_connect.get_client(
@@ -98,7 +98,7 @@ def test_real_clients_ask_over_https(server: Server, authority: Authority) -> No
 def test_without_tls_no_answer(server: Server) -> None:
     """A client that speaks no TLS, or an old one, gets no answer."""
     with pytest.raises(httpx.TransportError):
-        httpx.post(server.url, content="SELECT 1", timeout=10)
+        httpx.post(server.url, content="SELECT 1", timeout=60)
     for version, works in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
         client = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", version, "-cipher", "ALL:@SECLEVEL=0"]
         shaken = subprocess.run(client, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
@@ -113,7 +113,7 @@ def test_new_files_are_for_new_connections(
     first, second = authority.issue("server", FOR_SERVERS), other.issue("server", FOR_SERVERS)
     url = f"https://127.0.0.1:{server.port}/"
     context = ssl.create_default_context(cafile=authority.ca)
-    with httpx.Client(verify=context, auth=("ops", "secret")) as client:
+    with httpx.Client(verify=context, auth=("ops", "secret"), timeout=60) as client:
         assert client.post(url, content="SELECT 1").text == "1\n"
         put(second, tmp_path)
         wait_for(lambda: issuer(server.port, authority, other), "1")
@@ -138,7 +138,7 @@ def test_a_listener_may_ask_for_certificates(authority: Authority, files: Listen
             if pair is not None:
                 context.load_cert_chain(pair.cert, pair.key)
             try:
-                with httpx.Client(verify=context, auth=("ops", "secret"), timeout=10) as client:
+                with httpx.Client(verify=context, auth=("ops", "secret"), timeout=60) as client:
                     return client.post(f"https://127.0.0.1:{server.port}/", content="SELECT 1").status_code
             except httpx.TransportError:
                 return 0
@@ -176,7 +176,8 @@ def test_the_status_server_over_tls(authority: Authority, files: ListenTls) -> N
         address = await server.start("127.0.0.1", 0)
         try:
             context = ssl.create_default_context(cafile=authority.ca)
-            async with httpx.AsyncClient(verify=context, base_url=f"https://127.0.0.1:{address.port}") as client:
+            url = f"https://127.0.0.1:{address.port}"
+            async with httpx.AsyncClient(verify=context, base_url=url, timeout=60) as client:
                 assert (await client.get("/metrics")).text == "up 1\n"
                 assert (await client.get("/readyz")).text == "ok\n"
                 assert (await client.post("/-/reload")).text == "reloaded\n"

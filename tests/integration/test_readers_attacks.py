@@ -269,7 +269,7 @@ def test_every_credential_of_a_reader_is_held_to_its_tenants(whole: ReaderServer
         {"headers": {"X-ClickHouse-User": "own", "X-ClickHouse-Key": "own-secret"}},
         {"params": {"user": "own", "password": "own-secret"}},
     ):
-        assert httpx.post(whole.url, content=query, **arguments).text.split() == list(OWN)
+        assert httpx.post(whole.url, content=query, timeout=60, **arguments).text.split() == list(OWN)
     for code, arguments in (
         ("194", {}),
         ("516", {"auth": ("own", "wrong")}),
@@ -280,6 +280,6 @@ def test_every_credential_of_a_reader_is_held_to_its_tenants(whole: ReaderServer
         ("516", {"headers": {"Authorization": "Bearer own-secret"}}),
         ("516", {"headers": {"Authorization": "Bearer x"}}),
     ):
-        answer = httpx.post(whole.url, content=query, **arguments)
+        answer = httpx.post(whole.url, content=query, timeout=60, **arguments)
         assert answer.headers["X-ClickHouse-Exception-Code"] == code
         assert answer.status_code in (401, 403)

@@ -339,10 +339,10 @@ def test_honest_queries_pass(server: Server, query: str) -> None:
 def test_get_and_head_only_read(server: Server) -> None:
     """The method makes no difference: a write is refused in each."""
     for method in ("GET", "HEAD", "POST"):
-        answer = httpx.request(method, server.url, params={"query": "DROP TABLE points"})
+        answer = httpx.request(method, server.url, params={"query": "DROP TABLE points"}, timeout=60)
         assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
-        assert httpx.request(method, server.url, params={"query": "SELECT 1"}).status_code == 501
+        assert httpx.request(method, server.url, params={"query": "SELECT 1"}, timeout=60).status_code == 501
 
 
 def test_the_folder_of_the_engine_is_left_alone(server: Server) -> None:
