@@ -66,7 +66,7 @@ def test_rows_that_wait_for_a_flush_are_bounded(tmp_path: Path, monkeypatch: pyt
             assert any("wait for a flush" in reason for reason in collector.flushing.troubles())
         await collector.flushing.once()
         assert collector.edge.rows_bytes == 0 and collector.flushing.troubles() == []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for stream in range(100, 105):
                 with contextlib.suppress(Reject):  # a flush may be on its way
                     await send(range(stream, stream + 1))
