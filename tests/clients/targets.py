@@ -9,12 +9,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from aiohttp import web
 
 from catchment.errors import Invalid, Reject
 from catchment.telemetry import Telemetry
 from collectors.records import Outcome, Received
+from collectors.scrape.fetch import Answer, Client
 from collectors.scrape.record import Record
 from collectors.scrape.scraper import Scraper
 from collectors.tenants import Sender
@@ -119,17 +122,31 @@ class Scraping:
 
 @contextlib.asynccontextmanager
 async def scraping(
-    file: Path, edge: EdgeHarness | None = None, *refusals: Reject, body_bytes_max: int = 1 << 20
+    file: Path,
+    edge: EdgeHarness | None = None,
+    *refusals: Reject,
+    body_bytes_max: int = 1 << 20,
+    wait_seconds_min: float = 30.0,
 ) -> AsyncIterator[Scraping]:
-    """A scraper of a file, stopped gracefully in the end."""
+    """A scraper of a file, stopped gracefully in the end.
+
+    It waits at least ``wait_seconds_min`` for an answer, whatever its timeout, which it says to the target all the
+    same: both are in one loop, and a target is not down because this machine does something else. 0 leaves timeouts be.
+    """
     intake = EdgeIntake(edge or EdgeHarness(known_since=(time.time_ns() - T0_NS) / 1e9), refusals=list(refusals))
     telemetry = Telemetry()
     sender = Sender("acme", "tokyo-1", '{"zone":"a"}')
     scraper = Scraper(file, sender, intake, telemetry, lambda: "policy-1", body_bytes_max, 100_000)
     stop = asyncio.Event()
-    running = asyncio.create_task(scraper.run(stop))
-    try:
-        yield Scraping(scraper, intake, telemetry)
-    finally:
-        stop.set()
-        await running
+    get = Client.get
+
+    async def get_patiently(client: Client, url: str, *, timeout_seconds: float, **arguments: Any) -> Answer:
+        return await get(client, url, timeout_seconds=max(timeout_seconds, wait_seconds_min), **arguments)
+
+    with mock.patch.object(Client, "get", get_patiently):
+        running = asyncio.create_task(scraper.run(stop))
+        try:
+            yield Scraping(scraper, intake, telemetry)
+        finally:
+            stop.set()
+            await running

@@ -246,10 +246,11 @@ def test_services_have_names(tmp_path: Path) -> None:
         async with Api().running() as api:
             service = {"metadata": {"name": "s", "namespace": "shop"}, "spec": {"ports": [{"port": 80}, {"port": 81}]}}
             api.put("services", service)
-            async with scraping(write(tmp_path, job(api, "service"))) as scraping_:
-                await scraping_.scrapes(2)
-                instances = {labels["instance"] for labels in labels_of(scraping_)}
-                assert instances == {"s.shop.svc:80", "s.shop.svc:81"}
+            # Names that do not exist here may take long to be found out.
+            async with scraping(write(tmp_path, job(api, "service")), wait_seconds_min=0) as scraping_:
+                expected = {"s.shop.svc:80", "s.shop.svc:81"}
+                await scraping_.until(lambda: {labels["instance"] for labels in labels_of(scraping_)} >= expected)
+                assert {labels["instance"] for labels in labels_of(scraping_)} == expected
 
     asyncio.run(scenario())
 
