@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from catchment.config_tls import ListenTls
 from catchment.errors import CatchmentError
 from collectors.receive.tls import Certificates
 from collectors.tenants import Sender, Tenants
+from tests.faults.stack import wait_until
 from tests.integration.receivers import LOCAL, Receivers, RecordingIntake
 from tests.integration.test_receive_grpc import METHOD
 from tests.kafka.certificates import FOR_CLIENTS, FOR_SERVERS, Authority, Pair
@@ -71,8 +72,8 @@ def files(authority: Authority, tmp_path: Path) -> ListenTls:
 
 
 @pytest.fixture
-def reports() -> list[str]:
-    """What reloads brought."""
+def reports() -> list[Mapping[str, bytes] | str]:
+    """What reloads brought: the files that were read, or why they were not taken."""
     return []
 
 
@@ -83,9 +84,21 @@ def intake() -> RecordingIntake:
 
 
 @pytest.fixture
-def receivers(files: ListenTls, intake: RecordingIntake, reports: list[str]) -> Iterator[Receivers]:
+def certificates(files: ListenTls, reports: list[Mapping[str, bytes] | str]) -> Certificates:
+    """The files, watched."""
+    watched: Certificates
+
+    def read(_: str) -> None:
+        reports.append(watched.loaded.files)
+
+    watched = Certificates(files, read, refuse=reports.append)
+    return watched
+
+
+@pytest.fixture
+def receivers(intake: RecordingIntake, certificates: Certificates) -> Iterator[Receivers]:
     """Receivers that ask for certificates."""
-    with Receivers(intake, tenants=TENANTS, certificates=Certificates(files, reports.append)) as running:
+    with Receivers(intake, tenants=TENANTS, certificates=certificates) as running:
         yield running
 
 
@@ -116,7 +129,7 @@ def post(receivers: Receivers, ca: Path, pair: Pair | None, token: str = "") -> 
     headers = {"content-type": "application/x-protobuf"} | ({"authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(f"https://127.0.0.1:{receivers.http_port}/v1/metrics", b"", headers)
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -134,7 +147,7 @@ def call(receivers: Receivers, ca: Path, pair: Pair | None, token: str = "") -> 
     options = (("grpc.use_local_subchannel_pool", 1),)
     with grpc.secure_channel(f"127.0.0.1:{receivers.grpc_port}", credentials, options) as channel:
         try:
-            channel.unary_unary(METHOD)(b"", timeout=10, metadata=metadata)
+            channel.unary_unary(METHOD)(b"", timeout=60, metadata=metadata)
         except grpc.RpcError as error:
             code: Any = error
             return str(code.code().name)
@@ -239,7 +252,7 @@ def test_without_a_certificate_of_the_authority_no_connection(
 def test_without_tls_no_answer(receivers: Receivers) -> None:
     """A sender that speaks no TLS gets no answer over HTTP or gRPC, and is none who comes from loopback."""
     with pytest.raises(OSError):
-        urllib.request.urlopen(f"http://127.0.0.1:{receivers.http_port}/v1/metrics", b"", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{receivers.http_port}/v1/metrics", b"", timeout=60)
     with grpc.insecure_channel(f"127.0.0.1:{receivers.grpc_port}") as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary(METHOD)(b"", timeout=5)
 
@@ -283,21 +296,31 @@ def test_send_trusts_the_certificate_of_its_configuration(
 
 
 def test_files_are_read_again(
-    receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair, tmp_path: Path
+    receivers: Receivers,
+    files: ListenTls,
+    reports: list[Mapping[str, bytes] | str],
+    authority: Authority,
+    tokyo: Pair,
+    tmp_path: Path,
 ) -> None:
     """New files are for the connections that come then: of the server's certificate and of the senders' authority."""
     new = Authority(tmp_path / "new")
     new_tokyo = new.issue("tokyo", FOR_CLIENTS)
     assert both(receivers, authority.ca, tokyo) == ACCEPTED
     put(files, new.issue("server", FOR_SERVERS), new.ca)
-    _wait_for(reports, "read")
+    _wait_until_read(files, reports)
     assert both(receivers, new.ca, new_tokyo) == ACCEPTED
     assert both(receivers, authority.ca, tokyo) == NO_CONNECTION
     assert both(receivers, new.ca, tokyo) == NO_CONNECTION
 
 
 def test_a_session_from_before_the_files_is_not_resumed(
-    receivers: Receivers, files: ListenTls, reports: list[str], authority: Authority, tokyo: Pair, tmp_path: Path
+    receivers: Receivers,
+    files: ListenTls,
+    reports: list[Mapping[str, bytes] | str],
+    authority: Authority,
+    tokyo: Pair,
+    tmp_path: Path,
 ) -> None:
     """Once the senders' authority is replaced, a TLS 1.2 session of before is refused; a younger one is resumed."""
     new = Authority(tmp_path / "new")
@@ -318,7 +341,7 @@ def test_a_session_from_before_the_files_is_not_resumed(
     _, before = connect(None)
     assert connect(before)[0]
     put(files, new.issue("server", FOR_SERVERS), new.ca)
-    _wait_for(reports, "read")
+    _wait_until_read(files, reports)
     with pytest.raises(ssl.SSLError):
         connect(before)
     new_tokyo = new.issue("tokyo", FOR_CLIENTS)
@@ -329,28 +352,31 @@ def test_a_session_from_before_the_files_is_not_resumed(
 
 
 def test_files_with_a_fault_change_nothing(
-    files: ListenTls, intake: RecordingIntake, reports: list[str], authority: Authority, tokyo: Pair
+    receivers: Receivers,
+    certificates: Certificates,
+    files: ListenTls,
+    reports: list[Mapping[str, bytes] | str],
+    authority: Authority,
+    tokyo: Pair,
 ) -> None:
     """A certificate that is cut off is a warning until it is whole again, and those before it stay in force."""
-    certificates = Certificates(files, reports.append, refuse=lambda said: reports.append(f"refused: {said}"))
-    with Receivers(intake, tenants=TENANTS, certificates=certificates) as receivers:
-        assert files.cert is not None
-        whole = files.cert.read_bytes()
-        files.cert.write_bytes(whole[:100])
-        _wait_for(reports, "refused: ")
-        assert both(receivers, authority.ca, tokyo) == ACCEPTED and certificates.is_refused
-        files.cert.write_bytes(whole)
-        _wait_for(reports, "read")
-        assert not certificates.is_refused
+    assert files.cert is not None
+    whole = files.cert.read_bytes()
+    files.cert.write_bytes(whole[:100])
+    wait_until(lambda: bool(reports), "the certificate is refused")
+    assert isinstance(reports[-1], str)
+    assert both(receivers, authority.ca, tokyo) == ACCEPTED and certificates.is_refused
+    files.cert.write_bytes(whole)
+    _wait_until_read(files, reports)
+    assert not certificates.is_refused
 
 
-def _wait_for(reports: list[str], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not (reports and what in reports[-1]):
-        assert time.monotonic() < deadline, reports
-        time.sleep(0.01)
-    # Three files are replaced one after the other: what is said last is of all of them.
-    time.sleep(0.2)
+def _wait_until_read(settings: ListenTls, reports: list[Mapping[str, bytes] | str]) -> None:
+    """Three files are replaced one after the other: wait for what was read of all of them."""
+    assert settings.cert is not None and settings.key is not None and settings.client_ca is not None
+    paths = {"cert": settings.cert, "key": settings.key, "client_ca": settings.client_ca}
+    there = {name: path.read_bytes() for name, path in paths.items()}
+    wait_until(lambda: reports[-1:] == [there], "the files are read")
 
 
 @pytest.mark.parametrize(
