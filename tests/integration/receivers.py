@@ -22,16 +22,25 @@ LOCAL = Sender("default", "tokyo-1", '{"zone":"a"}')
 
 @dataclass
 class RecordingIntake:
-    """Keeps what it is given; ``answers`` are used up first, one a request: an error is raised, an outcome returned."""
+    """Keeps what it is given; ``answers`` are used up first, one a request: an error is raised, an outcome returned.
+
+    A request takes ``seconds``, from when ``released`` is set on.
+    """
 
     answers: list[Exception | Outcome] = field(default_factory=list)
     seconds: float = 0.0
     received: list[Received] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.released.set()
 
     async def submit(self, received: Received) -> Outcome:
         """Record a request, or refuse it as told."""
         self.started.set()
+        while not self.released.is_set():  # noqa: ASYNC110 - the test that sets it is in another thread
+            await asyncio.sleep(0.01)
         await asyncio.sleep(self.seconds)
         answer = self.answers.pop(0) if self.answers else Outcome()
         if isinstance(answer, Exception):

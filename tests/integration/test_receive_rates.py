@@ -92,23 +92,27 @@ def test_what_becomes_durable_is_paid_for_though_its_sender_is_gone(
 ) -> None:
     """A client that cancels, runs out of time or hangs up pays for the points that were taken in all the same."""
     intake.answers.append(Outcome(points=55))
+    # It is durable only after its sender has gone, and that was noticed.
+    intake.released.clear()
     intake.seconds = 0.5
     if gone == "hung up":
         head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
         with socket.create_connection(("127.0.0.1", receivers.http_port)) as connection:
             connection.sendall(head + b"authorization: Bearer busy\r\ncontent-length: 0\r\n\r\n")
-            assert intake.started.wait(10)
+            assert intake.started.wait(60)
     else:
         with grpc.insecure_channel(f"127.0.0.1:{receivers.grpc_port}") as channel:
-            timeout = 0.2 if gone == "out of time" else 20
+            grpc.channel_ready_future(channel).result(60)
+            timeout = 2 if gone == "out of time" else 60
             metadata = (("authorization", "Bearer busy"),)
             call = channel.unary_unary(METHOD).future(b"", timeout=timeout, metadata=metadata)
-            assert intake.started.wait(10)
+            assert intake.started.wait(60)
             if gone == "cancelled":
                 call.cancel()
             with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
                 call.result()
-    deadline = time.monotonic() + 10
+    intake.released.set()
+    deadline = time.monotonic() + 60
     while not intake.received:
         assert time.monotonic() < deadline
         time.sleep(0.01)
