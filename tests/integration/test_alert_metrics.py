@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
         stack.drain()
         wait_until(lambda: stack.metric("collector", "catchment_drops_total") >= 2, "both refusals are counted")
         wait_until(lambda: stack.metric("collector", "catchment_scrapes_total") >= 1, "a scrape is counted")
-        yield {role: stack.metrics(role) for role in ROLES}
+        found: dict[str, str] = {}
+
+        def is_ready(role: str) -> bool:
+            found[role] = stack.metrics(role)
+            return "catchment_ready 1" in found[role]
+
+        for role in ROLES:
+            wait_until(partial(is_ready, role), f"{role} says that it is ready")
+        yield found
 
 
 @pytest.mark.parametrize("role", ROLES)
