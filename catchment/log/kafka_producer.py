@@ -168,12 +168,12 @@ class Producer:
             return
         self._is_stopped = True
         self._hush()
+        for task in self._tasks():
+            task.add_done_callback(_seen)
         stopping = asyncio.ensure_future(self._raw.stop())
         stopping.add_done_callback(_seen)
         await asyncio.wait([stopping], timeout=self._settings.stop_seconds)
-        leftovers = {task for task in asyncio.all_tasks() if _belongs(task, self._raw)} | {stopping}
-        leftovers.discard(asyncio.current_task())
-        leftovers = {task for task in leftovers if not task.done()}
+        leftovers = {task for task in (*self._tasks(), stopping) if not task.done()}
         for task in leftovers:
             task.add_done_callback(_seen)
             task.cancel()
@@ -184,6 +184,11 @@ class Producer:
                 await self._raw.client.close()
         # Fenced while it stopped, aiokafka has made a new future for an error that nobody waits for any more.
         self._hush()
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs for it, but for the caller."""
+        current = asyncio.current_task()
+        return {task for task in asyncio.all_tasks() if task is not current and _belongs(task, self._raw)}
 
     def _failure(self) -> BaseException:
         """What ended the transaction."""
