@@ -2,7 +2,7 @@
 
     forever       every ``flush`` seconds, or as soon as rows that wait are too many
     in_replay     while the inbox is replayed, at the time of then
-    cut           before policies change
+    cut           before policies or limits change
 
 Rules:
 1. `once` runs a flush on the edge's thread. One that fails has changed nothing: what was drained is put back, its

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import subprocess
-import sys
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -137,7 +136,7 @@ class LogContract:
         self.run(log_url, nothing, topic)
         chance = random.Random(hop)
         for _ in range(8):
-            with publishing(log_url, topic, hop) as child, pytest.raises(subprocess.TimeoutExpired):
+            with publishing(log_url, topic, hop) as (child, _), pytest.raises(subprocess.TimeoutExpired):
                 child.wait(chance.uniform(0.0, 0.15))
             self.run(log_url, check)
 
@@ -199,24 +198,21 @@ class LogContract:
         """(3) A publishing child process is fenced by us and dies; nothing of it appears afterwards."""
         hop = f"hop-{topic}"
 
-        async def test(log: Log) -> None:
-            command = [sys.executable, "-m", "tests.contract.log_publisher", log_url, topic, hop]
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: ASYNC220 it forks fast
-            try:
-                assert child.stdout is not None
-                await asyncio.to_thread(child.stdout.readline)
-                writer = await patient_writer(log, Source(hop))
-                position = await writer.committed()
-                _, errors = await asyncio.to_thread(child.communicate, None, 30)
-                assert b"Fenced" in errors
-                assert await writer.committed() == position
-                found = [m for partition in (0, 1) for m in await read_all(log, topic, partition)]
-                assert len(found) == BATCH * (position or 0)
-            finally:
-                child.kill()
-                child.wait()
+        async def nothing(_: Log) -> None:
+            pass
 
-        self.run(log_url, test, topic)
+        async def test(log: Log) -> None:
+            writer = await patient_writer(log, Source(hop))
+            position = await writer.committed()
+            _, errors = await asyncio.to_thread(child.communicate, None, 30)
+            assert b"Fenced" in errors
+            assert await writer.committed() == position
+            found = [m for partition in (0, 1) for m in await read_all(log, topic, partition)]
+            assert len(found) == BATCH * (position or 0)
+
+        self.run(log_url, nothing, topic)
+        with publishing(log_url, topic, hop) as (child, _):
+            self.run(log_url, test)
 
     def test_writers_race_and_nothing_is_lost_or_doubled(self, log_url: str, topic: str) -> None:
         """(1, 3) Tasks that take one source from each other again and again publish each number exactly once."""

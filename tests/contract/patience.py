@@ -25,19 +25,21 @@ async def patient_writer(log: Log, source: Source, seconds: float = 60.0) -> Wri
 
 
 @contextlib.contextmanager
-def publishing(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of `tests.contract.log_publisher` that has published; killed in the end.
+def publishing(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A process of `tests.contract.log_publisher` and how far it has come; killed in the end.
 
     One that a Retry ends at its start is started again, as a role is.
     """
     command = [sys.executable, "-m", "tests.contract.log_publisher", *arguments]
     for _ in range(5):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             try:
-                if child.stdout.readline():
-                    yield child
+                assert child.stdout is not None
+                if line := child.stdout.readline():
+                    yield child, int(line)
                     return
+                _, errors = child.communicate()
             finally:
                 child.kill()
-    raise AssertionError("a publisher ended by itself five times")
+        assert b"Retry" in errors, errors.decode()
+    raise AssertionError(errors.decode())

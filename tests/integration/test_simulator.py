@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import hashlib
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,9 @@ from collectors.tenants import Tenants
 from demo.fleet import TENANT, clouds, sites, write_tenants
 from demo.simulator import Incident, Simulator
 from demo.station import FAILED, LATENCY, REQUESTS, Station, bucket_index
+from tests import stalls
 
 Stream = tuple[str, str, str]
-_TICK_SECONDS = 0.02
 # Half a period of a station: less does not keep one from its turns.
 _GAP_SECONDS_MAX = 0.15
 
@@ -86,28 +84,15 @@ _ANSWERS = {
 }
 
 
-async def _longest_gap_seconds() -> float:
-    """The longest time for which the event loop stood still, from now on until cancelled."""
-    longest, before = 0.0, time.monotonic()
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            now = time.monotonic()
-            longest, before = max(longest, now - before), now
-    return max(longest, time.monotonic() - before)
-
-
 async def _simulate(
     faults: list[str], stations: int, seconds: float, incident: Incident | None = None
 ) -> tuple[Simulator, Receiver]:
     """A simulation in real time during which this machine did not stand still: one where it did is repeated."""
     for _ in range(10):
         receiver = Receiver(faults)
-        gap = asyncio.create_task(_longest_gap_seconds())
-        await asyncio.sleep(0)
-        simulator = await _simulate_once(receiver, stations, seconds, incident)
-        gap.cancel()
-        if await gap <= _GAP_SECONDS_MAX:
+        async with stalls.watched() as gaps:
+            simulator = await _simulate_once(receiver, stations, seconds, incident)
+        if gaps.seconds_max() <= _GAP_SECONDS_MAX:
             break
     return simulator, receiver
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +17,7 @@ from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.kafka_topics import Topic, Topics
 from catchment.log.port import OutMessage, Source
 from tests.contract.log_contract import numbered, read_all
+from tests.contract.patience import publishing
 from tests.kafka.broker import Broker
 from tests.kafka.support import run
 
@@ -27,18 +26,6 @@ from tests.kafka.support import run
 def own(kafka_broker: Broker, prefix: str) -> KafkaSettings:
     """A new log on the broker that may be killed."""
     return KafkaSettings((kafka_broker.plain,), prefix)
-
-
-def publishing(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
-    """A child that publishes, and how far it had come then; one that the broker put off (Retry) is started again."""
-    for _ in range(5):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert child.stdout is not None
-        if line := child.stdout.readline():
-            return child, int(line)
-        _, errors = child.communicate()
-        assert b"Retry" in errors, errors.decode()
-    raise AssertionError(errors.decode())
 
 
 def test_a_log_without_a_broker_is_retry_and_closes_soon(prefix: str) -> None:
@@ -150,31 +137,27 @@ def test_a_zombie_wakes_and_changes_nothing(settings: KafkaSettings, prefix: str
     topic = f"{prefix}.t"
     url = f"kafka:{settings.brokers[0]}/{prefix}"
 
-    async def body(log: KafkaLog) -> None:
-        await log.create_topics({topic: 2})
-        command = [sys.executable, "-m", "tests.contract.log_publisher", url, topic, "hop"]
-        child, _ = await asyncio.to_thread(publishing, command)
-        try:
-            assert child.stdout is not None
-            for _ in range(2):
-                await asyncio.to_thread(child.stdout.readline)
-            child.send_signal(signal.SIGSTOP)
-            writer = await log.writer(Source("hop"))
-            position = await writer.committed()
-            assert position
-            await writer.publish(numbered(topic, -1), position + 1)
-            child.send_signal(signal.SIGCONT)
-            _, errors = await asyncio.to_thread(child.communicate, timeout=60)
-            assert b"Fenced" in errors
-            assert await writer.committed() == position + 1
-            values = [m.value.rstrip(b".") for p in (0, 1) for m in await read_all(log, topic, p)]
-            expected = [f"{number}/{index}".encode() for number in range(position) for index in range(5)]
-            assert sorted(values) == sorted([*expected, b"-1"])
-        finally:
-            child.kill()
-            child.communicate()
+    run(settings, lambda log: log.create_topics({topic: 2}))
 
-    run(settings, body)
+    async def body(log: KafkaLog) -> None:
+        assert child.stdout is not None
+        for _ in range(2):
+            await asyncio.to_thread(child.stdout.readline)
+        child.send_signal(signal.SIGSTOP)
+        writer = await log.writer(Source("hop"))
+        position = await writer.committed()
+        assert position
+        await writer.publish(numbered(topic, -1), position + 1)
+        child.send_signal(signal.SIGCONT)
+        _, errors = await asyncio.to_thread(child.communicate, timeout=60)
+        assert b"Fenced" in errors
+        assert await writer.committed() == position + 1
+        values = [m.value.rstrip(b".") for p in (0, 1) for m in await read_all(log, topic, p)]
+        expected = [f"{number}/{index}".encode() for number in range(position) for index in range(5)]
+        assert sorted(values) == sorted([*expected, b"-1"])
+
+    with publishing(url, topic, "hop") as (child, _):
+        run(settings, body)
 
 
 def test_a_writer_that_stood_still_is_not_fenced_by_nobody(settings: KafkaSettings, prefix: str) -> None:
@@ -209,11 +192,9 @@ def test_a_publisher_killed_over_and_over(settings: KafkaSettings, prefix: str) 
     topic = f"{prefix}.t"
     url = f"kafka:{settings.brokers[0]}/{prefix}"
     run(settings, lambda log: log.create_topics({topic: 2}))
-    command = [sys.executable, "-m", "tests.contract.log_publisher", url, topic, "hop"]
     printed = 0
     for attempt in range(20):
-        child, number = publishing(command)
-        with child:
+        with publishing(url, topic, "hop") as (child, number):
             assert child.stdout is not None
             printed = max(printed, number)
             time.sleep(0.01 * attempt)

@@ -16,6 +16,7 @@ from catchment.log import kafka_members
 from catchment.log.kafka import KafkaLog
 from catchment.log.kafka_settings import KafkaSettings
 from catchment.log.port import Membership
+from tests import stalls
 from tests.kafka.broker import Broker
 
 GROUP, TOPIC = "readers", "t"
@@ -57,26 +58,13 @@ def run_steadily(settings: KafkaSettings, body: Body) -> None:
     are not heard of for a session are expelled; requests have timed out, too."""
 
     async def watched(log: KafkaLog, topic: str) -> None:
-        clock = asyncio.get_running_loop().time
-        gap_seconds_max = 0.0
-
-        async def tick() -> None:
-            nonlocal gap_seconds_max
-            while True:
-                before = clock()
-                await asyncio.sleep(0.02)
-                gap_seconds_max = max(gap_seconds_max, clock() - before)
-
-        ticking = asyncio.create_task(tick())
-        try:
-            await body(log, topic)
-        except AssertionError as error:
-            await asyncio.sleep(0.1)  # a gap that lasts until now is seen at its end
-            if gap_seconds_max > SESSION_SECONDS / 2:
-                raise StoodStillError(f"for {gap_seconds_max:.1f} s") from error
-            raise
-        finally:
-            ticking.cancel()
+        async with stalls.watched() as gaps:
+            try:
+                await body(log, topic)
+            except AssertionError as error:
+                if gaps.seconds_max() > SESSION_SECONDS / 2:
+                    raise StoodStillError(f"for {gaps.seconds_max():.1f} s") from error
+                raise
 
     for trial in range(TRIALS):
         try:
