@@ -50,8 +50,11 @@ def up(stack: Stack) -> Iterator[subprocess.Popen[str]]:
 
 def store_pid(stack: Stack) -> int:
     """The store's process as the supervisor knows it; 0 while there is none."""
-    file = stack.data / "run" / "store.json"
-    return int(json.loads(file.read_text())["pid"]) if file.exists() else 0
+    # Asked for and then read it might be gone in between: the supervisor removes it when the process ends.
+    try:
+        return int(json.loads((stack.data / "run" / "store.json").read_text())["pid"])
+    except FileNotFoundError:
+        return 0
 
 
 def ask(stack: Stack, sql: str, settings: str, answers: list[bytes | CatchmentError]) -> None:
